@@ -36,8 +36,8 @@ def write_page_data(root: Path) -> Path:
         for series, (slices, rows, cols) in SHAPES.items():
             stack = rng.integers(0, 40, (slices, rows, cols)).astype(np.uint8)
             for index in range(slices):
-                stack[index, rows // 2 - 6 : rows // 2 + 6, cols // 2 - 6 : cols // 2 + 6] = grey_of(
-                    index
+                stack[index, rows // 2 - 6 : rows // 2 + 6, cols // 2 - 6 : cols // 2 + 6] = (
+                    grey_of(index)
                 )
             write_stack(split, series, exam_id, stack)
     for position, finding in enumerate(MRNET_FINDINGS):

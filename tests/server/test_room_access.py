@@ -68,7 +68,9 @@ def test_the_live_region_says_what_is_shown(room: RoomPage) -> None:
     room.canvas("sagittal").focus()
     room.page.keyboard.press("Home")
     room.page.keyboard.press("ArrowDown")
-    says = r"^Sagittal 2 of 17, (adds \d+\.\d\d to|takes \d+\.\d\d from|adds nothing to) the ACL tear"
+    says = (
+        r"^Sagittal 2 of 17, (adds \d+\.\d\d to|takes \d+\.\d\d from|adds nothing to) the ACL tear"
+    )
     import re
 
     expect(room.page.locator("#live")).to_have_text(re.compile(says))
@@ -144,7 +146,9 @@ def test_themes_are_kept(room: RoomPage) -> None:
     room.page.select_option("#theme", "light")
     room.page.reload()
     assert room.page.evaluate(theme) == "light"
-    assert room.page.evaluate("getComputedStyle(document.body).backgroundColor") != "rgb(13, 18, 22)"
+    assert (
+        room.page.evaluate("getComputedStyle(document.body).backgroundColor") != "rgb(13, 18, 22)"
+    )
     room.page.evaluate("localStorage.clear()")
     room.page.emulate_media(color_scheme=None)
 
@@ -179,7 +183,11 @@ def test_views_fit_their_width(room: RoomPage, width: int) -> None:
 def test_touch(browser: Browser, reading_room: Served) -> None:
     """On a phone: one finger changes slices, two fingers zoom and move, tabs change the series."""
     room = RoomPage(
-        browser, reading_room, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True
+        browser,
+        reading_room,
+        viewport={"width": 390, "height": 844},
+        has_touch=True,
+        is_mobile=True,
     )
     room.open_exam(1, "stacks", at="axial.7")
     assert room.page.locator(".viewport:visible").count() == 1

@@ -202,7 +202,9 @@ def test_layouts(room: RoomPage, layout: str, visible: int) -> None:
     room.page.click(f"button[data-layout='{layout}']")
     assert room.page.locator(".viewport:visible").count() == visible
     room.page.wait_for_timeout(300)
-    expected = "layout=" not in room.page.url if layout == "3" else f"layout={layout}" in room.page.url
+    expected = (
+        "layout=" not in room.page.url if layout == "3" else f"layout={layout}" in room.page.url
+    )
     assert expected, room.page.url
     room.page.reload()
     room.page.wait_for_selector("[data-loaded]", state="attached")

@@ -149,8 +149,18 @@ def test_ten_thousand_rows_are_listed_without_loading_them_all(
         offset = int(re.search(r"offset=(\d+)", request.url)[1])  # type: ignore[index]
         asked.append(offset)
         row = json.loads(reading_room.ask("GET", "/api/v1/exams?limit=1").body)["exams"][0]
-        rows = [{**row, "id": f"{k:05d}", "key": f"knees~{k:05d}"} for k in range(offset, min(10_000, offset + 100))]
-        body = {"total": 10_000, "matched": 10_000, "scored": 0, "failed": 0, "offset": offset, "exams": rows}
+        rows = [
+            {**row, "id": f"{k:05d}", "key": f"knees~{k:05d}"}
+            for k in range(offset, min(10_000, offset + 100))
+        ]
+        body = {
+            "total": 10_000,
+            "matched": 10_000,
+            "scored": 0,
+            "failed": 0,
+            "offset": offset,
+            "exams": rows,
+        }
         route.fulfill(json=body)  # type: ignore[attr-defined]
 
     room.page.route("**/api/v1/exams?**", answer)
@@ -179,7 +189,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         stack = rng.integers(0, 256, (4, 40, 40)).astype(np.uint8)
         write_stack(folder / "one", plane, f"knee {plane}", stack)
         for name in ("1001", "1002"):
-            write_stack(folder / "set" / "valid", plane, name, rng.integers(0, 256, (3, 40, 40)).astype(np.uint8))
+            write_stack(
+                folder / "set" / "valid",
+                plane,
+                name,
+                rng.integers(0, 256, (3, 40, 40)).astype(np.uint8),
+            )
     with zipfile.ZipFile(folder / "set.zip", "w") as archive:
         for file in sorted((folder / "set").rglob("*.npy")):
             archive.write(file, file.relative_to(folder / "set"))

@@ -70,7 +70,10 @@ def test_findings_are_switched_by_key_and_click(room: RoomPage, reading_room: Se
     explanation = asked(reading_room, "explanation")
     for key, finding in (("3", "meniscus"), ("1", "abnormal")):
         room.page.keyboard.press(key)
-        assert room.page.get_attribute(".findings button:has(kbd:text-is('%s'))" % key, "aria-pressed") == "true"
+        assert (
+            room.page.get_attribute(".findings button:has(kbd:text-is('%s'))" % key, "aria-pressed")
+            == "true"
+        )
         positive = explanation["findings"][finding]["probability"] >= 0.5
         place = decisive(explanation, finding, positive)
         assert room.shown(place["series"]) == place["slice"] + 1
@@ -95,9 +98,15 @@ def test_the_heat_map_colours_cells_by_their_sign(room: RoomPage, reading_room: 
     side = min(box["width"], box["height"])
     strongest = np.unravel_index(np.abs(heat).argmax(), heat.shape)
     shown = {}
-    for cell in (strongest, np.unravel_index(heat.argmax(), heat.shape), np.unravel_index(heat.argmin(), heat.shape)):
+    for cell in (
+        strongest,
+        np.unravel_index(heat.argmax(), heat.shape),
+        np.unravel_index(heat.argmin(), heat.shape),
+    ):
         index, row, col = (int(value) for value in cell)
-        room.page.evaluate("document.querySelector('section[aria-label=Axial] canvas[tabindex]').focus()")
+        room.page.evaluate(
+            "document.querySelector('section[aria-label=Axial] canvas[tabindex]').focus()"
+        )
         room.page.keyboard.press("Home")
         for _ in range(index):
             room.page.keyboard.press("ArrowDown")

@@ -29,8 +29,10 @@ function callText(explanation, name) {
   const [point] = explanation.points(name);
   if (!point) return "No operating point was fitted.";
   const [word, side] = explanation.positive(name) ? ["Present", "at or above"] : ["Absent", "below"];
-  return element("span", {}, element("strong", {}, word),
-    `: ${side} the threshold ${point.threshold.toFixed(2)} (${ruleText(point.rule)}).`);
+  const p = explanation.probabilities[name];
+  const close = p.toFixed(2) === point.threshold.toFixed(2); // then two decimals don't say which is larger
+  const numbers = close ? `${p.toFixed(4)} is ${side} the threshold ${point.threshold.toFixed(4)}` : `${side} the threshold ${point.threshold.toFixed(2)}`;
+  return element("span", {}, element("strong", {}, word), `: ${numbers} (${ruleText(point.rule)}).`);
 }
 
 function labelText(exam, name, positive) {
