@@ -1,7 +1,7 @@
 """Screenshots of the reading room at the widths of a phone, a laptop and a large screen.
 
     mrknee serve model.onnx --exams knees
-    python benchmarks/room_pictures.py http://127.0.0.1:8000/ knees~valid~0065 acl [--out docs/images]
+    python benchmarks/room_pictures.py http://127.0.0.1:8000/ knees~valid~0065 acl
 
 Writes room_390.png, room_1280.png and room_2560.png (the exam), the same with `_light` in light
 colours, and room_list_1280.png (the work list). Requires Playwright and Chromium.

@@ -61,7 +61,8 @@ SCROLL = """() => new Promise(done => {
 
 WINDOW = """async () => {
     const { lookUpTable, paint } = await import('./page/stack.js');
-    const pixels = new Uint8Array(256 * 256).map((_, k) => k % 251), image = new ImageData(256, 256);
+    const pixels = new Uint8Array(256 * 256).map((_, k) => k % 251);
+    const image = new ImageData(256, 256);
     const times = [];
     for (let level = 0; level < 100; level += 1) {
         const began = performance.now();
@@ -110,7 +111,7 @@ def wait_until_scored(page: Page) -> None:
 
 
 def memory(page: Page) -> float:
-    """Returns the size of the JavaScript heap and of its buffers after garbage collection, in MB."""
+    """Returns the size of the JavaScript heap and its buffers in MB, after garbage collection."""
     session = page.context.new_cdp_session(page)
     session.send("HeapProfiler.collectGarbage")
     used = session.send("Runtime.getHeapUsage")
@@ -139,9 +140,8 @@ def measure_exams(page: Page, address: str, count: int, opened: int) -> None:
         if number + 1 in (10, opened):
             print(f"memory after {number + 1} exams: {memory(page):.1f} MB")
     for name, times, goal in (("first image", first, 300), ("all slices", whole, 1500)):
-        print(
-            f"{name}: median {statistics.median(times):.0f} ms, largest {max(times):.0f} ms ({goal})"
-        )
+        middle, largest = statistics.median(times), max(times)
+        print(f"{name}: median {middle:.0f} ms, largest {largest:.0f} ms ({goal})")
     window = statistics.median(page.evaluate(WINDOW))
     print(f"window change, 256 x 256 pixels: {window:.2f} ms (16)")
     print(f"files of the page: {sum(weights) / 1000:.0f} kB (150)")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -70,7 +69,6 @@ class RoomPage:
     def __init__(self, browser: Browser, service: Served, **options: Any) -> None:  # noqa: ANN401
         options.setdefault("viewport", {"width": 1280, "height": 800})
         self.page: Page = browser.new_page(**options)
-        self.page.set_default_timeout(float(os.environ.get("RT", "30000")))
         self.home = f"http://127.0.0.1:{service.port}/"
         self.console: list[str] = []
         self.requested: list[str] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,27 @@ VIEWS = {
     "quiz": ("quiz", ".intro"),
     "upload": ("upload", ".drop"),
 }
+
+SMALL_TARGETS = """() => [...document.querySelectorAll(
+        'button, select, summary, nav a, input[type=range]')]
+    .map(e => [e.outerHTML.slice(0, 80), e.getBoundingClientRect()])
+    .filter(([, box]) => box.width && (box.width < 24 || box.height < 24))
+    .map(([html]) => html)"""
+"""Controls smaller than 24 x 24 pixels (WCAG 2.5.8)."""
+
+OVERLAPS = """() => [...document.querySelectorAll('.screen')].filter(e => e.offsetParent)
+    .flatMap(screen => {
+        const boxes = [...screen.querySelectorAll('.corner')].map(e => {
+            const range = document.createRange();
+            range.selectNodeContents(e);
+            return [e.className, range.getBoundingClientRect()];
+        }).filter(([, box]) => box.width);
+        return boxes.flatMap(([one, a], k) => boxes.slice(k + 1)
+            .filter(([, b]) => a.left < b.right && b.left < a.right
+                && a.top < b.bottom && b.top < a.bottom)
+            .map(([other]) => one + ' / ' + other));
+    })"""
+"""Pairs of texts of a viewport that overlap."""
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +93,6 @@ def test_the_live_region_says_what_is_shown(room: RoomPage) -> None:
     says = (
         r"^Sagittal 2 of 17, (adds \d+\.\d\d to|takes \d+\.\d\d from|adds nothing to) the ACL tear"
     )
-    import re
-
     expect(room.page.locator("#live")).to_have_text(re.compile(says))
     assert re.match(says, room.canvas("sagittal").get_attribute("aria-label") or "")
 
@@ -86,9 +106,9 @@ def test_everything_by_keyboard(room: RoomPage) -> None:
         room.page.keyboard.press("Tab")
         reached.append(
             room.page.evaluate(
-                """() => { const e = document.activeElement, s = getComputedStyle(e);
-                const ring = e.closest('.viewport') ? getComputedStyle(e.closest('.viewport')).boxShadow
-                    : s.outlineStyle;
+                """() => { const e = document.activeElement, around = e.closest('.viewport');
+                const ring = around ? getComputedStyle(around).boxShadow
+                    : getComputedStyle(e).outlineStyle;
                 return [e.tagName, e.className, ring !== 'none']; }"""
             )
         )
@@ -160,23 +180,10 @@ def test_views_fit_their_width(room: RoomPage, width: int) -> None:
     for place, wait in VIEWS.values():
         room.open(place, wait)
         assert room.page.evaluate("document.documentElement.scrollWidth") <= width
-        small = room.page.evaluate(
-            """() => [...document.querySelectorAll('button, select, summary, nav a, .score, input[type=range]')]
-            .map(e => [e.outerHTML.slice(0, 80), e.getBoundingClientRect()])
-            .filter(([, box]) => box.width && (box.width < 24 || box.height < 24)).map(([html]) => html)
-            .filter(html => !html.includes('class="score"'))"""
-        )
+        small = room.page.evaluate(SMALL_TARGETS)
         assert small == []
     room.open(*VIEWS["exam"])
-    overlaps = room.page.evaluate(
-        """() => [...document.querySelectorAll('.screen')].filter(e => e.offsetParent).flatMap(screen => {
-            const boxes = [...screen.querySelectorAll('.corner')].filter(e => e.textContent)
-                .map(e => { const range = document.createRange(); range.selectNodeContents(e);
-                    return [e.className, range.getBoundingClientRect()]; }).filter(([, b]) => b.width);
-            return boxes.flatMap(([one, a], k) => boxes.slice(k + 1).filter(([, b]) =>
-                a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom)
-                .map(([other]) => one + ' / ' + other)); })"""
-    )
+    overlaps = room.page.evaluate(OVERLAPS)
     assert overlaps == []
 
 

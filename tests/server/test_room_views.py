@@ -14,6 +14,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from mrknee.exams import PLANES, write_stack
+from mrknee.metrics.proportions import wilson
 from tests.conftest import needs_chromium
 from tests.server.client import Served
 from tests.server.room_page import EXAMS, RoomPage
@@ -273,7 +274,7 @@ def test_bad_uploads_are_explained(
 # quiz
 
 
-def test_the_quiz_compares_reader_label_and_network(room: RoomPage, reading_room: Served) -> None:
+def test_the_quiz_compares_reader_label_and_network(room: RoomPage) -> None:
     """Nothing of the network is shown before the answer; all exams are asked once."""
     room.open("quiz", ".intro", finding="acl", split="valid")
     sent: list[str] = []
@@ -299,7 +300,5 @@ def test_the_quiz_compares_reader_label_and_network(room: RoomPage, reading_room
     assert row is not None
     right, share, low, high = (int(value) for value in row.groups())
     assert share == 25 * right
-    from mrknee.metrics.proportions import wilson
-
     expected = wilson(right, 4)
     assert [low, high] == pytest.approx([100 * expected.low, 100 * expected.high], abs=0.51)

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser
 
@@ -71,7 +72,7 @@ def test_findings_are_switched_by_key_and_click(room: RoomPage, reading_room: Se
     for key, finding in (("3", "meniscus"), ("1", "abnormal")):
         room.page.keyboard.press(key)
         assert (
-            room.page.get_attribute(".findings button:has(kbd:text-is('%s'))" % key, "aria-pressed")
+            room.page.get_attribute(f".findings button:has(kbd:text-is('{key}'))", "aria-pressed")
             == "true"
         )
         positive = explanation["findings"][finding]["probability"] >= 0.5
@@ -84,8 +85,6 @@ def test_findings_are_switched_by_key_and_click(room: RoomPage, reading_room: Se
 
 def test_the_heat_map_colours_cells_by_their_sign(room: RoomPage, reading_room: Served) -> None:
     """Orange where a cell adds to the logit, blue where it takes from it; `t` switches it off."""
-    import numpy as np
-
     explanation = asked(reading_room, "explanation")
     frame = explanation["maps"]["axial"]
     path = f"/api/v1/exams/{key_of(1)}/heat/axial/acl"
@@ -195,7 +194,8 @@ def test_lesions_are_outlined_and_hits_are_said(room: RoomPage) -> None:
         room.page.keyboard.press("ArrowDown")
     script = """canvas => { const data = canvas.getContext('2d').getImageData(0, 0, canvas.width,
         canvas.height).data; let n = 0;
-        for (let i = 0; i < data.length; i += 4) n += data[i] > 200 && data[i + 2] < 140; return n; }"""
+        for (let i = 0; i < data.length; i += 4) n += data[i] > 200 && data[i + 2] < 140;
+        return n; }"""
     room.settle()
     assert room.canvas("axial").evaluate(script) > 50
     room.page.keyboard.press("o")
