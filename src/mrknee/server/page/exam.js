@@ -55,7 +55,6 @@ export class ExamView {
     const asked = this.#askedSlice();
     await this.viewer.showFirst({ ...(this.explanation ? this.#decisive() : {}), ...asked });
     if (signal.aborted) return;
-    this.page.mark?.("first-image");
     await this.#loadRest();
   }
 
@@ -188,20 +187,25 @@ export class ExamView {
     }
     if (!again && (announce || !this.viewer.current.moved)) this.#activateDecisive();
     this.#showWhy();
-    if (this.heat) {
-      this.#loadHeat(finding).then(() => this.viewer.redraw(), (error) => this.#fail(error));
-    }
-    if (this.masks.any(finding)) {
-      this.masks.load(finding, this.ending.signal).then(
-        () => {
-          this.viewer.redraw();
-          this.#showWhy();
-        },
-        (error) => this.#fail(error));
-    }
+    this.#loadMaps(finding);
     this.viewer.redraw();
     if (announce) this.page.announce(`${capital(title)}: probability ${this.explanation.probabilityText(finding)}`);
     this.#remember();
+  }
+
+  /** Loads heat maps and lesion masks of a finding, and shows them. */
+  async #loadMaps(finding) {
+    const { signal } = this.ending;
+    const shown = () => this.viewer.redraw();
+    try {
+      await Promise.all([
+        this.heat && this.#loadHeat(finding).then(shown),
+        this.masks.load(finding, signal).then(shown),
+      ]);
+      if (this.finding === finding) this.#showHit();
+    } catch (error) {
+      this.#fail(error);
+    }
   }
 
   /** Makes the series of the decisive slice the active one. */
@@ -212,10 +216,11 @@ export class ExamView {
   }
 
   #showWhy() {
-    const hit = this.masks.any(this.finding) ? this.#hitText() : null;
+    this.hit = element("p", { class: "hit" });
+    this.#showHit();
     const parts = [
       answerPanel(this.explanation, this.finding, this.exam, (place) => this.jump(place)),
-      this.heat && heatPanel(this, hit),
+      this.heat && heatPanel(this),
       this.explanation.maps && this.whatIf.panel(this.finding, this.explanation),
       this.model.notes && notesPanel(this),
       remarksPanel(this.explanation, this.exam),
@@ -225,14 +230,21 @@ export class ExamView {
     this.why.scrollTop = scrolled;
   }
 
+  #showHit() {
+    const text = this.heat && this.masks.any(this.finding) ? this.#hitText() : null;
+    this.hit.textContent = text ?? "";
+    this.hit.hidden = !text;
+  }
+
   /** Whether the slice that adds most, and its hottest cell, meet the lesion; null while loading. */
   #hitText() {
     const { finding, heat, masks } = this;
     const place = this.explanation.most(finding, 1);
     if (!place) return null;
-    const slices = masks.slices(place.series, finding);
     const peak = heat.peak(place.series, finding, place.slice, 1);
-    if (!peak || slices.length === 0) return masks.masks.size && peak ? "The lesion is in no slice of this series." : null;
+    if (!peak || !masks.slice(place.series, finding, 0)) return null;
+    const slices = masks.slices(place.series, finding);
+    if (slices.length === 0) return `Miss: ${this.#title(place.series)}, which adds most, does not show the lesion.`;
     const name = `${this.#title(place.series)} ${place.slice + 1}`;
     const range = slices.length === 1 ? `slice ${slices[0] + 1}` : `slices ${slices[0] + 1} to ${slices.at(-1) + 1}`;
     if (!slices.includes(place.slice)) {
@@ -250,10 +262,10 @@ export class ExamView {
   // viewports
 
   #overlay(viewport) {
-    if (this.held || !this.finding) return null;
+    if (!this.finding) return null;
     const { series, index } = viewport;
     const frame = this.heat?.frames[series.name];
-    const shown = this.showHeat && frame ? this.heat.picture(series.name, this.finding, index) : null;
+    const shown = this.showHeat && !this.held && frame ? this.heat.picture(series.name, this.finding, index) : null;
     const first = this.explanation?.maps && this.explanation.ordered(this.finding, series.name)[0];
     return {
       frame,
@@ -261,7 +273,7 @@ export class ExamView {
       opacity: this.opacity,
       mark: shown && first === index ? this.heat.peak(series.name, this.finding, index, this.explanation.sign(this.finding)) : null,
       score: this.#scoreOf(viewport),
-      outline: this.showOutline ? this.masks.outline(series.name, this.finding, index) : null,
+      outline: this.showOutline && !this.held ? this.masks.outline(series.name, this.finding, index) : null,
     };
   }
 
@@ -356,10 +368,7 @@ export class ExamView {
       "next-exam": () => this.neighbours?.next && (location.hash = address("exam", this.neighbours.next, this.#shared())),
       "previous-exam": () => this.neighbours?.previous && (location.hash = address("exam", this.neighbours.previous, this.#shared())),
     };
-    if (this.viewer.run(command)) {
-      this.page.announceCommand?.(command);
-      return true;
-    }
+    if (this.viewer.run(command)) return true;
     commands[command]?.();
     return command in commands;
   }

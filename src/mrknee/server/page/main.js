@@ -28,7 +28,8 @@ let announcing = 0;
 const page = {
   model: null,
   list: { query: { sort: "id" } },
-  dropped: null,
+  dropped: null, // files for the upload
+  searching: false, // whether the work list opens with the focus in its search
   announce(text) {
     clearTimeout(announcing);
     announcing = setTimeout(() => {
@@ -97,16 +98,20 @@ function addTheme() {
   select.addEventListener("change", () => {
     settings.set("theme", select.value);
     document.dispatchEvent(new Event("mrknee-theme"));
-    requestAnimationFrame(() => dispatchEvent(new Event("resize")));
+    view?.viewer?.redraw();
   });
+  matchMedia("(prefers-color-scheme: light)").addEventListener("change", () => view?.viewer?.redraw());
 }
 
 function addKeys(help) {
   document.addEventListener("keydown", (event) => {
-    const command = commandOf(event);
+    const command = event.defaultPrevented ? undefined : commandOf(event);
     if (!command) return;
     if (command === "help") help.open ? help.close() : help.showModal();
-    else if (command === "search" && place.view !== "list") go(address("list"));
+    else if (command === "search" && place.view !== "list") {
+      page.searching = true;
+      go(address("list"));
+    }
     else if (!view?.run(command, event)) return;
     event.preventDefault();
   });

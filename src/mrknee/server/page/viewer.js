@@ -123,7 +123,10 @@ export class Viewer {
   }
 
   redraw() {
-    for (const viewport of this.viewports) viewport.draw();
+    for (const viewport of this.viewports) {
+      viewport.draw();
+      viewport.strip.draw();
+    }
   }
 
   // loading

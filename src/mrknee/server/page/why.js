@@ -58,7 +58,7 @@ function decisiveText(explanation, name, exam, onJump) {
 }
 
 /** Switches of heat map and outlines, and the colour bar. */
-export function heatPanel(view, hit) {
+export function heatPanel(view) {
   const { scale } = view.heat;
   const masks = view.masks.any(view.finding);
   return element("section", { class: "panel", "aria-labelledby": "heat-title" },
@@ -75,7 +75,7 @@ export function heatPanel(view, hit) {
     element("p", { class: "hint" }, "Orange adds to the logit, blue takes from it; one scale for the exam. Hold ",
       element("kbd", {}, "H"), " to hide."),
     masks && element("div", { class: "row" }, check("outline", "Lesion outline", view.showOutline, (outline) => view.setHeat({ outline }))),
-    hit && element("p", { class: "hit" }, hit));
+    masks && view.hit);
 }
 
 function check(name, text, checked, onChange) {

@@ -39,6 +39,8 @@ export class WorkListView {
   async start() {
     document.title = "Work list \u2013 mrknee";
     this.#build();
+    if (this.page.searching) this.search.focus();
+    this.page.searching = false;
     await this.#load();
     this.#watch();
   }
