@@ -31,6 +31,8 @@ from mrknee.exams import PLANES, write_stack
 SHAPE = (61, 256, 256)
 """Slices, rows and columns of the largest series of MRNet."""
 
+PAGE = Path(__file__).parents[1] / "src/mrknee/server/page"
+
 FIRST_IMAGE = """key => new Promise(done => {
     const began = performance.now();
     let first = 0;
@@ -121,10 +123,8 @@ def memory(page: Page) -> float:
 
 def measure_exams(page: Page, address: str, count: int, opened: int) -> None:
     """Prints the times and the memory of opening exams."""
-    weights: list[int] = []
-    page.on(
-        "response", lambda answer: "/page/" in answer.url and weights.append(len(answer.body()))
-    )
+    files: set[str] = set()
+    page.on("response", lambda answer: files.add(answer.url.rpartition("/page/")[2]))
     page.goto(address)
     wait_until_scored(page)
     first, whole = [], []
@@ -144,7 +144,8 @@ def measure_exams(page: Page, address: str, count: int, opened: int) -> None:
         print(f"{name}: median {middle:.0f} ms, largest {largest:.0f} ms ({goal})")
     window = statistics.median(page.evaluate(WINDOW))
     print(f"window change, 256 x 256 pixels: {window:.2f} ms (16)")
-    print(f"files of the page: {sum(weights) / 1000:.0f} kB (150)")
+    sizes = [(PAGE / name).stat().st_size for name in files if (PAGE / name).is_file()]
+    print(f"files of the page: {sum(sizes) / 1000:.0f} kB (150)")
 
 
 def main() -> None:

@@ -290,7 +290,7 @@ export class Viewport {
       const matrix = new DOMMatrix([x * ratio, 0, 0, y * ratio, left * ratio, top * ratio]);
       this.#paintSlice();
       context.setTransform(matrix);
-      context.imageSmoothingQuality = "medium";
+      context.imageSmoothingQuality = x * ratio < 1 ? "medium" : "low"; // low is fast, and as good for enlarging
       context.drawImage(this.native, 0, 0);
       this.#paintOverlay(context, matrix, ratio);
     }
