@@ -7,11 +7,13 @@ from typing import Any
 from urllib.parse import urlencode
 
 import numpy as np
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect
 
 from mrknee.exams import MRNET_FINDINGS, Dataset, write_labels, write_stack
 from mrknee.exams.lesions import mask_file
 from tests.server.client import Served
+
+expect.set_options(timeout=30_000)  # as other waits of Playwright; the default is 5 s
 
 SHAPES = {"axial": (14, 48, 48), "coronal": (11, 48, 40), "sagittal": (17, 48, 48)}
 EXAMS = ("0001", "0002", "0003", "0004", "0005", "0006")
