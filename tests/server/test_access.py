@@ -83,6 +83,13 @@ def test_a_link_sets_a_cookie(locked: Served) -> None:
     assert (wrong.status, wrong.headers["Set-Cookie"]) == (401, None)
 
 
+def test_a_link_injects_no_header(locked: Served) -> None:
+    """Line breaks in a link stay escaped in the answer."""
+    answer = locked.ask("GET", "/?token=0123456789-abcdef_~%2B%2F%3D&a=%0d%0aX-Evil:%201")
+    assert answer.headers["Location"] == "./?a=%0D%0AX-Evil%3A+1"
+    assert answer.headers["X-Evil"] is None
+
+
 def test_a_foreign_page_can_not_use_the_cookie(locked: Served) -> None:
     """Origin is checked before the token."""
     headers = {**bearer(TOKEN), "Origin": "http://evil.example"}

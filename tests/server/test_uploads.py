@@ -17,6 +17,7 @@ import pytest
 
 from mrknee.exams import MRNET_SERIES, PLANES, Exam
 from mrknee.server import dicom_import
+from mrknee.server.arrivals import MAX_BODY_BYTES
 from mrknee.server.dicom_import import import_archive
 from mrknee.server.exam_uploads import MAX_UPLOADS
 from mrknee.server.read_exam import stack_digest
@@ -210,6 +211,12 @@ def test_other_forms_are_refused(
 ) -> None:
     """An archive must come alone, and files need the names of series."""
     assert problem(upload(uploading, form(parts)), status)["code"] == code
+
+
+def test_an_oversized_body_is_refused(uploading: Served) -> None:
+    """More than the service accepts is refused as a problem."""
+    found = problem(upload_zip(uploading, bytes(MAX_BODY_BYTES)), 413)
+    assert found["code"] == "too-large"
 
 
 def test_a_file_per_series_is_named_in_its_error(uploading: Served) -> None:

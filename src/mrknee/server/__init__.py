@@ -10,9 +10,15 @@ In reading order:
 - `uploads`: parses a request body into an exam.
 - `request_queue`: processes one exam at a time; limits the number of waiting exams.
 - `service`: computes predictions and explanations of an exam.
-- `api`: routes of /api/v1, which the page uses: `worklist` (exams of data sets), `exam_reader`
-  (files and stacks by hash), `results` (computed once per exam, and in the background), `lru`,
-  `conditional` (compressed and cached responses), `json_body`.
+- `api`: routes of /api/v1, which the page uses:
+  - `worklist`: the exams of data sets and uploads, sorted and filtered.
+  - `exam_reader`: reads exams, stacks by hash (`read_exam`) and masks; `geometry`: spacing and
+    orientation.
+  - `results`: predictions and explanations, once per exam, and in the background; `lru`: caches.
+  - `exam_uploads`: uploads; `dicom_import`, `dicom_process`, `import_limits`: those of DICOM.
+  - `notes`: readers' notes in an SQLite file.
+  - `conditional`: compressed responses with ETags; `json_body`: small JSON bodies.
+- `access`: token.
 - `schemas`, `api_schemas`: fields of the responses (`/openapi.json`).
 - `page_files`: the files in `page`.
 - `audit`, `metrics`: audit log and Prometheus metrics.

@@ -60,9 +60,11 @@ def json_body(kind: type[BaseModel]) -> dict[str, Any]:
     """Returns the description of a JSON body for OpenAPI, `openapi_extra` of a route.
 
     Args:
-        kind: the fields of the body; without models inside.
+        kind: the fields of the body. Models inside must also be part of a response, which puts them
+            into the schema.
     """
-    schema = kind.model_json_schema()
+    schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema.pop("$defs", None)
     return {"requestBody": {"required": True, "content": {JSON: {"schema": schema}}}}
 
 
