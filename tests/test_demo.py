@@ -33,7 +33,9 @@ def test_demo_runs_all_steps_and_can_be_repeated(
     printed = capsys.readouterr().out
     assert "95 % interval" in printed
     assert "Research use only" in printed
-    assert printed.splitlines()[-1].endswith("/demo/scores/report.html")
+    report, room = printed.splitlines()[-2:]
+    assert report.endswith("/demo/scores/report.html")
+    assert room.endswith(f"mrknee serve {tmp_path}/demo/run --exams {tmp_path}/demo/data")
     for name in ("data", "run", "predictions.csv", "scores/scorecard.json"):
         assert (tmp_path / "demo" / name).exists()
         assert str(tmp_path / "demo" / name) in printed

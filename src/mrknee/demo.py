@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from shlex import quote
 
 TRAIN_EXAMS = 700
 VALID_EXAMS = 120
@@ -79,6 +80,7 @@ def run_demo(out: str | Path, seed: int = 0) -> None:
         "all steps work, and nothing about patients. Research use only."
     )
     print(f"open the report in a browser: {(scores / 'report.html').resolve().as_uri()}")
+    print(f"open the reading room: mrknee serve {quote(str(run))} --exams {quote(str(data))}")
 
 
 def _print_heading(text: str) -> None:

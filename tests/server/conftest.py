@@ -14,6 +14,7 @@ from mrknee.models.checkpoint import load_checkpoint, save_checkpoint
 from tests.export.test_onnx import FINDINGS, traced
 from tests.server.client import NO_POINT, Served
 from tests.server.room import wait_until_scored, write_room
+from tests.server.room_page import write_page_data
 
 
 @pytest.fixture(scope="session")
@@ -92,4 +93,26 @@ def run_room(
         wait_until_scored(service)
         yield service
         assert service.end() == 0
+        assert service.stderr == ""
+
+
+@pytest.fixture(scope="session")
+def page_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data set of the tests of the reading room's page."""
+    return write_page_data(tmp_path_factory.mktemp("page") / "knees")
+
+
+@pytest.fixture(scope="session")
+def reading_room(
+    onnx_file: Path, page_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Served]:
+    """A service of the exported model with that data set, which keeps notes."""
+    folder = tmp_path_factory.mktemp("served") / "page"
+    notes = tmp_path_factory.mktemp("notes") / "notes.sqlite"
+    words = ("--exams", str(page_data), "--notes", str(notes), "--threads", "1")
+    with Served(onnx_file, folder, *words) as service:
+        wait_until_scored(service)
+        yield service
+        assert service.end() == 0
+        assert service.left == []
         assert service.stderr == ""

@@ -1,0 +1,183 @@
+"""Speed of the reading room's page in headless Chromium, with exams of MRNet's largest size.
+
+    python benchmarks/room_speed.py model.onnx [--exams 3] [--rows 10000] [--opened 100]
+
+Prints, with the figure to reach in brackets:
+
+- time from the click on an exam to its first image, and to all slices of 3 x 61 x 256 x 256;
+- frames per second while scrolling with the heat map, and the arithmetic of a window change;
+- time from the start of the page to the first rows of a work list of `--rows` exams;
+- size of the page's files;
+- memory of the page (JavaScript heap and buffers) after 10 and after `--opened` exams.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from shutil import which
+
+import numpy as np
+from playwright.sync_api import Page, sync_playwright
+
+from mrknee.exams import PLANES, write_stack
+
+SHAPE = (61, 256, 256)
+"""Slices, rows and columns of the largest series of MRNet."""
+
+PAGE = Path(__file__).parents[1] / "src/mrknee/server/page"
+
+FIRST_IMAGE = """key => new Promise(done => {
+    const began = performance.now();
+    let first = 0;
+    const watch = () => {
+        const shown = document.querySelector(`.screen canvas[data-shown]:not([data-shown=""])`);
+        if (shown && !first) first = performance.now() - began;
+        if ((document.getElementById('view').dataset.loaded ?? '').includes('stacks'))
+            done([first, performance.now() - began]);
+        else requestAnimationFrame(watch);
+    };
+    location.hash = `#/exam/${key}`;
+    requestAnimationFrame(watch);
+})"""
+
+SCROLL = """() => new Promise(done => {
+    const canvas = document.querySelector('.viewport.active canvas[tabindex]');
+    const began = performance.now();
+    let frames = 0, way = 1;
+    const step = () => {
+        frames += 1;
+        if (frames % 50 === 0) way = -way;
+        canvas.dispatchEvent(new WheelEvent('wheel', { deltaY: 100 * way, cancelable: true }));
+        if (frames < 200) requestAnimationFrame(step);
+        else done(1000 * frames / (performance.now() - began));
+    };
+    requestAnimationFrame(step);
+})"""
+
+WINDOW = """async () => {
+    const { lookUpTable, paint } = await import('./page/stack.js');
+    const pixels = new Uint8Array(256 * 256).map((_, k) => k % 251);
+    const image = new ImageData(256, 256);
+    const times = [];
+    for (let level = 0; level < 100; level += 1) {
+        const began = performance.now();
+        paint(pixels, lookUpTable({ level, width: 200, inverted: false }), image);
+        times.push(performance.now() - began);
+    }
+    return times;
+}"""
+
+
+def write_exams(root: Path, count: int, shape: tuple[int, int, int]) -> Path:
+    """Writes exams of smooth noise, which compresses about as well as MR images."""
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        for plane in PLANES:
+            coarse = rng.integers(0, 256, (shape[0], -(-shape[1] // 8), -(-shape[2] // 8)))
+            large = coarse.repeat(8, axis=1).repeat(8, axis=2)[:, : shape[1], : shape[2]]
+            stack = np.clip(large + rng.normal(0, 4, shape), 0, 255).astype(np.uint8)
+            write_stack(root / "valid", plane, f"{number:05d}", stack)
+    return root
+
+
+@contextmanager
+def serving(model: Path, exams: Path) -> Iterator[str]:
+    """Runs `mrknee serve` and yields its address."""
+    command = [sys.executable, "-m", "mrknee", "serve", str(model), "--exams", str(exams)]
+    with subprocess.Popen(  # noqa: S603  # our own command
+        [*command, "--port", "0"], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        try:
+            yield line.rpartition(" at ")[2].strip() + "/"
+        finally:
+            process.terminate()
+
+
+def wait_until_scored(page: Page) -> None:
+    """Waits until the background scoring is done, so that it doesn't compete with the page."""
+    page.wait_for_function(
+        """async () => { const p = await (await fetch('api/v1/progress')).json();
+        return p.scored + p.failed === p.total; }""",
+        timeout=3_600_000,
+        polling=2000,
+    )
+
+
+def memory(page: Page) -> float:
+    """Returns the size of the JavaScript heap and its buffers in MB, after garbage collection."""
+    session = page.context.new_cdp_session(page)
+    session.send("HeapProfiler.collectGarbage")
+    used = session.send("Runtime.getHeapUsage")
+    session.detach()
+    return float(used["usedSize"] + used.get("backingStorageSize", 0)) / 1e6
+
+
+def measure_exams(page: Page, address: str, count: int, opened: int) -> None:
+    """Prints the times and the memory of opening exams."""
+    files: set[str] = set()
+    page.on("response", lambda answer: files.add(answer.url.rpartition("/page/")[2]))
+    page.goto(address)
+    wait_until_scored(page)
+    first, whole = [], []
+    for number in range(opened):
+        times = page.evaluate(FIRST_IMAGE, f"large~valid~{number % count:05d}")
+        first.append(times[0])
+        whole.append(times[1])
+        if number == 0:
+            page.wait_for_selector("[data-loaded~=heat]", state="attached", timeout=600_000)
+            print(f"scrolling with heat map: {page.evaluate(SCROLL):.0f} frames/s (30)")
+        page.evaluate("location.hash = '#/'")
+        page.wait_for_selector("tr[data-index] a")
+        if number + 1 in (10, opened):
+            print(f"memory after {number + 1} exams: {memory(page):.1f} MB")
+    for name, times, goal in (("first image", first, 300), ("all slices", whole, 1500)):
+        middle, largest = statistics.median(times), max(times)
+        print(f"{name}: median {middle:.0f} ms, largest {largest:.0f} ms ({goal})")
+    window = statistics.median(page.evaluate(WINDOW))
+    print(f"window change, 256 x 256 pixels: {window:.2f} ms (16)")
+    sizes = [(PAGE / name).stat().st_size for name in files if (PAGE / name).is_file()]
+    print(f"files of the page: {sum(sizes) / 1000:.0f} kB (150)")
+
+
+def main() -> None:
+    """Reads the command line and prints the figures."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--exams", type=int, default=3, help="number of large exams")
+    parser.add_argument("--rows", type=int, default=10_000, help="exams of the work list")
+    parser.add_argument("--opened", type=int, default=100, help="exams opened for the memory")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=which("chromium"))
+        exams = write_exams(Path(folder) / "large", given.exams, SHAPE)
+        with serving(given.model, exams) as address:
+            page = browser.new_page(viewport={"width": 1280, "height": 800})
+            measure_exams(page, address, given.exams, given.opened)
+            page.close()
+        exams = write_exams(Path(folder) / "many", given.rows, (1, 16, 16))
+        with serving(given.model, exams) as address:
+            page = browser.new_page(viewport={"width": 1280, "height": 800})
+            page.goto(address)
+            page.wait_for_selector("tr[data-index] a")
+            times = []
+            for _ in range(5):
+                page.reload()
+                page.wait_for_selector("tr[data-index] a")
+                times.append(page.evaluate("performance.now()"))
+            print(
+                f"work list of {given.rows} exams: median {statistics.median(times):.0f} ms (500)"
+            )
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
