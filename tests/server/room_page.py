@@ -42,9 +42,9 @@ def write_page_data(root: Path) -> Path:
                 )
             write_stack(split, series, exam_id, stack)
     for position, finding in enumerate(MRNET_FINDINGS):
-        for split, ids in (("valid", EXAMS[:4]), ("train", EXAMS[4:])):
+        for part, ids in (("valid", EXAMS[:4]), ("train", EXAMS[4:])):
             labels = {one: float((k >> position) % 2) for k, one in enumerate(ids)}
-            write_labels(root, split, finding, labels)
+            write_labels(root, part, finding, labels)
     valid = Dataset.of_split(root, "valid")
     for series, shape in SHAPES.items():
         mask = np.zeros(shape, np.uint8)

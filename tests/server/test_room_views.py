@@ -298,7 +298,7 @@ def test_the_quiz_compares_reader_label_and_network(room: RoomPage) -> None:
     assert "4 exams" in score.lower()
     row = re.search(r"Right\s+(\d) of 4: (\d+) % \((\d+)–(\d+) %\)", score)  # noqa: RUF001
     assert row is not None
-    right, share, low, high = (int(value) for value in row.groups())
-    assert share == 25 * right
-    expected = wilson(right, 4)
+    correct, share, low, high = (int(value) for value in row.groups())
+    assert share == 25 * correct
+    expected = wilson(correct, 4)
     assert [low, high] == pytest.approx([100 * expected.low, 100 * expected.high], abs=0.51)
