@@ -291,7 +291,8 @@ def page(
         share = rate.observed
         lines.append(
             f"| {title} | {found.counts[finding][0]} "
-            f"| {_interval(found.aucs[BASELINE][finding])} | {share.value:.2f} ({share.low:.2f} to {share.high:.2f}) of {share.n} "
+            f"| {_interval(found.aucs[BASELINE][finding])} | {share.value:.2f} "
+            f"({share.low:.2f} to {share.high:.2f}) of {share.n} "
             f"| {rate.chance:.2f} |"
         )
     lines += [
