@@ -254,7 +254,7 @@ def series_uids(folder: Path, record: Record) -> Iterator[tuple[str, str]]:
         one = candidates[plane["series"]]
         uids = times[one["te_ms"], one["tr_ms"], one["slices"]]
         if len(uids) != 1:
-            sys.exit(f"{folder.name}: {name} can't be told from another series")
+            sys.exit(f"{folder.name}: {len(uids)} series have the times of {name}")
         yield name, uids[0]
 
 

@@ -76,43 +76,34 @@ class Ablation(ABC):
         Raises:
             DataError: the exam doesn't have one of them, or nothing is left.
         """
-        return _kept(self.counts, series, slices, self.exam)
-
-
-def _kept(
-    counts: Mapping[str, int],
-    series: Collection[str],
-    slices: Mapping[str, Collection[int]],
-    exam: str,
-) -> dict[str, list[int]]:
-    for name in (*series, *slices):
-        if name not in counts:
-            raise DataError(
-                "the exam doesn't have a series that is to be left out",
-                code="series-name",
-                exam=exam,
-                expected=", ".join(counts),
-                found=name,
-            )
-    for name, left_out in slices.items():
-        unknown = [index for index in left_out if not 0 <= index < counts[name]]
-        if unknown:
-            raise DataError(
-                "the exam doesn't have a slice that is to be left out",
-                code="slices",
-                exam=exam,
-                expected=f"{name} slices from 0 to {counts[name] - 1}",
-                found=str(unknown[0]),
-            )
-    left = {
-        name: [index for index in range(count) if index not in slices.get(name, ())]
-        for name, count in counts.items()
-        if name not in series
-    }
-    left = {name: indices for name, indices in left.items() if indices}
-    if not left:
-        raise nothing_left(exam)
-    return left
+        for name in (*series, *slices):
+            if name not in self.counts:
+                raise DataError(
+                    "the exam doesn't have a series that is to be left out",
+                    code="series-name",
+                    exam=self.exam,
+                    expected=", ".join(self.counts),
+                    found=name,
+                )
+        for name, left_out in slices.items():
+            unknown = [index for index in left_out if not 0 <= index < self.counts[name]]
+            if unknown:
+                raise DataError(
+                    "the exam doesn't have a slice that is to be left out",
+                    code="slices",
+                    exam=self.exam,
+                    expected=f"{name} slices from 0 to {self.counts[name] - 1}",
+                    found=str(unknown[0]),
+                )
+        left = {
+            name: [index for index in range(count) if index not in slices.get(name, ())]
+            for name, count in self.counts.items()
+            if name not in series
+        }
+        left = {name: indices for name, indices in left.items() if indices}
+        if not left:
+            raise nothing_left(self.exam)
+        return left
 
 
 def nothing_left(exam: str) -> DataError:

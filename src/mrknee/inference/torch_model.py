@@ -15,11 +15,7 @@ from torch import Tensor
 
 from mrknee.errors import ModelError
 from mrknee.exams import Exam, Exams
-from mrknee.inference.ablation import (
-    AblatedPrediction,
-    Ablation,
-    nothing_left,
-)
+from mrknee.inference.ablation import AblatedPrediction, Ablation, nothing_left
 from mrknee.inference.model import Contributions, SingleModel
 from mrknee.models.checkpoint import load_checkpoint
 from mrknee.models.feature_cache import FeatureCache
@@ -170,7 +166,8 @@ class _TorchAblation(Ablation):
         maps = {}
         for name, indices in kept.items():
             read = self._model.preparation.slices_read(self.counts[name])
-            rows = [row for row, index in enumerate(read) if index in set(indices)]
+            wanted = set(indices)
+            rows = [row for row, index in enumerate(read) if index in wanted]
             if rows:
                 maps[name] = self._maps[name][rows]
         if not maps:

@@ -31,7 +31,7 @@ def folded(body: nn.Module) -> nn.Module:
     """
     body = copy.deepcopy(body)
     for parent, before, after, norm in list(_pairs(body)):
-        convolution = cast(nn.Conv2d, getattr(parent, before)).eval()  # as torch requires
+        convolution = cast(nn.Conv2d, getattr(parent, before))
         parent.set_submodule(before, fuse_conv_bn_eval(convolution, cast(Any, norm)))
         # timm's normalisations contain the activation
         rest = [getattr(norm, name) for name in ("drop", "act") if hasattr(norm, name)]

@@ -8,7 +8,6 @@ from dataclasses import asdict
 from functools import partial
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.responses import Response
 
@@ -108,11 +107,7 @@ class ReadingRoom:
             titles={name: title_of(name, model.titles) for name in model.findings},
             operating_points={
                 name: [
-                    api_schemas.OperatingPoint(
-                        rule=point.rule,
-                        threshold=None if np.isnan(point.threshold) else point.threshold,
-                        reason=point.reason,
-                    )
+                    api_schemas.OperatingPoint.model_validate(point.to_dict())
                     for point in self.service.operating_points.get(name, ())
                 ]
                 for name in model.findings
@@ -230,7 +225,7 @@ def add_api(app: FastAPI, room: ReadingRoom) -> None:
 
     Args:
         app: receives the routes.
-        room: the exams that are served.
+        room: the work list, and the results of its exams.
     """
     router = APIRouter(prefix=API)
     _add_work_list(router, room)

@@ -11,6 +11,7 @@ from mrknee.errors import RequestError
 from mrknee.exams import SeriesList
 from mrknee.server.import_limits import MEMORY, SECONDS
 from mrknee.server.refusal import RefusalError
+from mrknee.untrusted import parse_json
 
 
 async def import_archive(archive: Path, out: Path, series: SeriesList, *, left: bool) -> None:
@@ -43,7 +44,7 @@ async def import_archive(archive: Path, out: Path, series: SeriesList, *, left: 
             process.kill()
             await process.wait()
     if printed:
-        fault = json.loads(printed)
+        fault = parse_json(printed, None, "answer of the import")
         raise RefusalError(422, RequestError(fault.pop("what"), code="import", **fault))
     if process.returncode != 0:
         raise _beyond_limits(f"the import ended with the status {process.returncode}")

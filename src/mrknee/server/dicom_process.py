@@ -19,6 +19,7 @@ from mrknee.exams import Series, SeriesList
 from mrknee.progress import show_progress
 from mrknee.server.import_limits import FILE_BYTES, MEMORY, OPEN_FILES, SECONDS
 from mrknee.sources.clinical.importing import import_exams
+from mrknee.untrusted import parse_json
 
 
 def limit_this_process() -> None:
@@ -59,7 +60,8 @@ if __name__ == "__main__":
     limit_this_process()
     show_progress(False)
     try:
-        run(Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3]))
+        options = parse_json(sys.argv[3], None, "options of the import")
+        run(Path(sys.argv[1]), Path(sys.argv[2]), options)
     except MrkneeError as error:
         names = ("what", "expected", "found", "advice")
         print(json.dumps({name: getattr(error, name) for name in names}))

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mrknee.checks.layout import RECORD
 from mrknee.errors import MrkneeError
 from mrknee.exams import SeriesList
 from mrknee.exams.axes import Shape
 from mrknee.untrusted import read_json
-
-RECORD = "import.json"
 
 _MAX_BYTES = 64_000_000  # about 5 kB per exam
 

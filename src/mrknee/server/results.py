@@ -114,7 +114,7 @@ class Results:
                 lambda done: self._predictions.put(read.digest, done),
                 disconnected,
             )
-        self._note(entry, found)
+        self._store(entry, found)
         return found
 
     async def predict_when_idle(self, entry: Entry, read: ReadExam) -> None:
@@ -128,9 +128,9 @@ class Results:
             refuse_missing(self._service, read)
             found = await self._queue.process_when_idle(self._predict(read))
             self._predictions.put(read.digest, found)
-        self._note(entry, found)
+        self._store(entry, found)
 
-    def _note(self, entry: Entry, found: schemas.Prediction) -> None:
+    def _store(self, entry: Entry, found: schemas.Prediction) -> None:
         entry.state, entry.problem = "scored", None
         entry.probabilities = {name: one.probability for name, one in found.findings.items()}
         entry.remarks = tuple(dict.fromkeys(remark.code for remark in found.remarks))
