@@ -116,6 +116,15 @@ def test_frozen_encoders_in_training_are_folded() -> None:
         assert_same(encoder.maps(pictures)[0], with_gradients(encoder, pictures)[0])
 
 
+def test_trained_encoders_are_not_folded_while_they_are_trained() -> None:
+    """Their weights change at each step; chunks are encoded without gradients first."""
+    encoder, pictures = an_encoder("test_byobnet"), torch.randn(2, 1, 64, 64)
+    encoder.train()
+    encoder.keep_frozen(batchnorm=True)
+    assert foldable(encoder.body)
+    assert norms_used(encoder, pictures) > 0
+
+
 def test_statistics_of_the_batch_are_not_folded() -> None:
     """They differ from batch to batch."""
     encoder = an_encoder("test_byobnet").train()
