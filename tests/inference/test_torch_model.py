@@ -10,8 +10,8 @@ import torch
 
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES, Dataset, Exam, Plane, StackSizes, open_dataset
-from mrknee.inference import torch_model as predicting
 from mrknee.inference.torch_model import TorchModel
+from mrknee.models import prediction as predicting
 from mrknee.models.checkpoint import load_checkpoint, save_checkpoint
 from mrknee.models.network import Network
 from mrknee.models.settings import NetworkSettings

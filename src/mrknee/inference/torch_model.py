@@ -19,21 +19,12 @@ from mrknee.inference.ablation import AblatedPrediction, Ablation, nothing_left
 from mrknee.inference.model import Contributions, SingleModel
 from mrknee.models.checkpoint import load_checkpoint
 from mrknee.models.feature_cache import FeatureCache
-from mrknee.models.prediction import device_here, predict_batches
+from mrknee.models.prediction import device_here, predict_batches, prediction_batches
 from mrknee.run_folder import MODEL_FILE, RunFolder
 from mrknee.settings import settings_from_model
-from mrknee.transforms.batches import ExamDataset, frame_exam, join, load_batches
+from mrknee.transforms.batches import ExamDataset, frame_exam, join
 from mrknee.transforms.preparation import Preparation
 from mrknee.untrusted import read_json
-
-BATCH_EXAMS = 4
-"""Maximum number of exams per batch; results do not depend on it."""
-
-BATCH_SLICES = 200
-"""Maximum number of slices per batch, all series together; larger exams are computed alone.
-
-Limits the memory. Two exams of MRNet (94 slices on average) fit into a batch.
-"""
 
 
 class TorchModel(SingleModel):
@@ -89,7 +80,7 @@ class TorchModel(SingleModel):
         self, exams: Exams
     ) -> tuple[tuple[str, ...], Float64[np.ndarray, "exams findings"]]:
         dataset = ExamDataset(exams, self.preparation)
-        batches = load_batches(dataset, range(len(exams)), BATCH_EXAMS, batch_slices=BATCH_SLICES)
+        batches = prediction_batches(dataset, range(len(exams)))
         ids, raw = predict_batches(
             self.network, self.preparation, batches, len(exams), cache=self._feature_cache
         )

@@ -17,11 +17,12 @@ from mrknee.metrics.predictions import Predictions, write_remarks
 from mrknee.metrics.scorecard import Scorecard, score
 from mrknee.models.checkpoint import load_checkpoint, save_checkpoint
 from mrknee.models.feature_cache import FeatureCache
-from mrknee.models.prediction import device_here, predict_batches
+from mrknee.models.prediction import device_here, predict_batches, prediction_batches
 from mrknee.run_folder import RunFolder
 from mrknee.training.distributed import Processes, gather
-from mrknee.training.parts import Parts, make_loader
+from mrknee.training.parts import Parts
 from mrknee.training.recipe import Recipe
+from mrknee.transforms.batches import ExamDataset
 from mrknee.transforms.preparation import Preparation
 
 OPTIMISTIC = "optimistic: the epoch was selected on these exams"
@@ -54,7 +55,9 @@ def predict_best(
         ids: tuple[str, ...] = ()
         probabilities = np.zeros((0, len(findings)))
         if own_positions:
-            batches = make_loader(exams, own_positions, recipe)
+            batches = prediction_batches(
+                ExamDataset(exams, preparation), own_positions, recipe.workers
+            )
             ids, probabilities = predict_batches(
                 network,
                 preparation,
