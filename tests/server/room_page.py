@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -9,8 +10,9 @@ from urllib.parse import urlencode
 import numpy as np
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect
 
-from mrknee.exams import MRNET_FINDINGS, Dataset, write_labels, write_stack
+from mrknee.exams import MRNET_FINDINGS, Dataset, Plane, write_labels, write_stack
 from mrknee.exams.lesions import mask_file
+from mrknee.sources.clinical.geometry import SHOWN
 from tests.server.client import Served
 
 expect.set_options(timeout=30_000)  # as other waits of Playwright; the default is 5 s
@@ -29,7 +31,7 @@ def write_page_data(root: Path) -> Path:
     """Writes a data set whose slices can be told apart: a square in their centre, of another grey.
 
     Labels are those of `k // 2**finding % 2`; exam 0001 has a mask of an ACL tear in slice 3 of all
-    series.
+    series. An import's record states the positions of two series of exam 0002.
     """
     for number, exam_id in enumerate(EXAMS):
         split = root / ("valid" if number < 4 else "train")
@@ -51,6 +53,20 @@ def write_page_data(root: Path) -> Path:
         mask[3, 10:20, 5:9] = 1
         path = mask_file(valid, "acl", series, "0001")
         write_stack(path.parents[1], series, "0001", mask)
+    planes = {
+        name: {
+            "slices": SHAPES[name][0],
+            "size": 48,
+            "pixel_mm": 2.0,
+            "spacing_mm": 4.0,
+            "frame": 1,
+            "centre_mm": [0.0, 0.0, 0.0],
+            "axes": SHOWN[Plane(name)].tolist(),
+        }
+        for name in ("axial", "sagittal")
+    }
+    record = {"exams": {"0002": {"planes": planes, "mirrored": False, "split": "valid"}}}
+    (root / "import.json").write_text(json.dumps(record))
     return root
 
 

@@ -111,7 +111,7 @@ def test_an_exam_states_its_series(room: Served, data: Path) -> None:
         assert (one["slices"], one["rows"], one["cols"]) == stack.shape
         assert one["sha256"] == stack_digest(stack)
         assert one["masks"] == ["acl"]
-        assert (one["spacing"], one["orientation"], one["frame"]) == (None, None, None)
+        assert (one["spacing"], one["orientation"], one["position"]) == (None, None, None)
     assert get(room, "/exams/knees~valid~0003")["missing_series"] == ["coronal"]
     odd = get(room, "/exams/" + quote("knees~train~Knie=20=3C5=3E=20100=25", safe=""))
     assert odd["id"] == "Knie <5> 100%"

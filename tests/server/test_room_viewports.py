@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 
 from tests.conftest import needs_chromium
 from tests.server.client import Served
@@ -254,6 +254,61 @@ def test_no_reference_lines_between_stacks_without_common_geometry(room: RoomPag
         room.page.keyboard.press("ArrowDown")
     assert room.shown("axial") == 10
     assert room.canvas("sagittal").evaluate(script) == before
+
+
+def point_at(room: RoomPage, across: float, down: float) -> None:
+    """Moves the pointer over the axial viewport, in pixels of the stack from its centre."""
+    box = room.canvas("axial").bounding_box()
+    assert box is not None
+    each = min(box["width"], box["height"]) / 48
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    room.page.mouse.move(x + across * each, y + down * each)
+    room.settle()
+
+
+def cross(room: RoomPage, series: str) -> list[float]:
+    """Returns row and column of the mark in a viewport; empty if there is none."""
+    room.settle()
+    text = room.canvas(series).get_attribute("data-cross")
+    assert text is not None
+    return [float(part) for part in text.split()]
+
+
+def test_cursors_are_linked_where_positions_are_known(room: RoomPage) -> None:
+    """The pointer's place is marked in series of the same frame; with Shift they show its slice.
+
+    Axial slices are 4 mm apart, from the head down, and sagittal ones from right to left; pixels
+    have 2 mm. The point is 12 mm to the left of the centre, 10 mm in front of it and 2 mm above it.
+    """
+    room.open_exam(2, "stacks", at="axial.7")
+    coronal = room.shown("coronal")
+    room.page.keyboard.down("Shift")
+    point_at(room, 6, -5)
+    room.page.keyboard.up("Shift")
+    assert room.shown("sagittal") == 9 + 3
+    assert cross(room, "sagittal") == pytest.approx([23, 19], abs=0.3)
+    before = room.canvas("sagittal").evaluate("canvas => canvas.toDataURL()")
+    point_at(room, 10, -5)  # two slices further, which the sagittal viewport does not show
+    assert (room.shown("sagittal"), cross(room, "sagittal")) == (12, [])
+    assert room.canvas("sagittal").evaluate("canvas => canvas.toDataURL()") != before
+    assert (room.shown("coronal"), cross(room, "coronal")) == (coronal, [])
+    room.page.mouse.move(2, 2)
+    room.page.keyboard.press("l")
+    assert room.shown("sagittal") == 9
+    expect(room.page.locator("#live")).to_have_text("Sagittal 9 of 17")
+
+
+def test_cursors_are_not_linked_where_positions_are_unknown(room: RoomPage) -> None:
+    """Nothing moves, and the key says why."""
+    shown = [room.shown(series) for series in SHAPES]
+    room.page.keyboard.down("Shift")
+    point_at(room, 6, -5)
+    room.page.keyboard.up("Shift")
+    room.page.keyboard.press("l")
+    assert [room.shown(series) for series in SHAPES] == shown
+    assert [cross(room, series) for series in SHAPES] == [[], [], []]
+    text = "No other series is known to contain this point"
+    expect(room.page.locator("#live")).to_have_text(text)
 
 
 def test_the_pointer_reads_values(room: RoomPage) -> None:

@@ -171,7 +171,9 @@ class ReadingRoom:
                     sha256=read.digests[one.name],
                     spacing=known.spacing,
                     orientation=known.edges,
-                    frame=None,
+                    position=None
+                    if known.position is None
+                    else api_schemas.Position(**asdict(known.position)),
                     masks=list(masks.get(one.name, ())),
                 )
             )

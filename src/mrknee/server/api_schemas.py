@@ -80,6 +80,18 @@ class ExamList(BaseModel):
     exams: list[ExamRow]
 
 
+class Position(BaseModel):
+    """Position of a series, in mm in DICOM's patient coordinates (left, back, up)."""
+
+    frame: int = Field(description="positions in the same frame of reference can be compared")
+    first: tuple[float, float, float] = Field(
+        description="centre of the first pixel of the first slice"
+    )
+    steps: tuple[
+        tuple[float, float, float], tuple[float, float, float], tuple[float, float, float]
+    ] = Field(description="steps from slice to slice, row to row and column to column")
+
+
 class ExamSeries(BaseModel):
     """One series of an exam."""
 
@@ -97,8 +109,8 @@ class ExamSeries(BaseModel):
         description="letters (R, L, A, P, S, I) at the left, right, top and bottom edge; null if "
         "unknown"
     )
-    frame: str | None = Field(
-        description="series with equal, known frames share a coordinate system; null if unknown"
+    position: Position | None = Field(
+        description="where the series lies in the patient; null if unknown"
     )
     masks: list[str] = Field(description="findings that have a mask of the lesion")
 

@@ -42,7 +42,7 @@ async def binary(
         content: returns the content; called in a thread, unless the client or the cache has it.
         cache_control: `IMMUTABLE` or `REVALIDATE`.
     """
-    packed = _accepts_gzip(request)
+    packed = accepts_gzip(request)
     headers = {
         "ETag": f'"{name}.gz"' if packed else f'"{name}"',
         "Cache-Control": cache_control,
@@ -64,7 +64,8 @@ async def _parts(body: bytes) -> AsyncIterator[bytes]:
         yield body[start : start + _PART_BYTES]
 
 
-def _accepts_gzip(request: Request) -> bool:
+def accepts_gzip(request: Request) -> bool:
+    """Returns whether the client accepts content compressed with gzip."""
     for part in request.headers.get("accept-encoding", "").split(","):
         name, _, quality = part.replace(" ", "").lower().partition(";q=")
         if name in ("gzip", "*"):

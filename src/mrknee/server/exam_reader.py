@@ -147,7 +147,7 @@ class ExamReader:
         return await self.run(read)
 
     async def geometry(self, entry: Entry, read: ReadExam) -> Mapping[str, SeriesGeometry]:
-        """Returns what is known of distances and directions: series -> geometry.
+        """Returns what is known of distances, directions and positions: series -> geometry.
 
         Args:
             entry: the exam.
@@ -156,12 +156,15 @@ class ExamReader:
         if entry.uploaded is not None:
             return entry.uploaded.geometry
         source = entry.source
-        if source is None or source.exams.split is not None:
-            return {}  # imports have no splits
+        if source is None:
+            return {}
         if source not in self._records:
             self._records[source] = await self.run(partial(read_records, source.exams.root))
         shapes = {name: shape_of(stack) for name, stack in read.exam.stacks.items()}
-        return geometry_of(self._records[source].get(entry.id), entry.declared, shapes)
+        record = self._records[source].get(entry.id)
+        if not isinstance(record, dict) or record.get("split") != source.exams.split:
+            return {}  # `mrknee import` writes no splits, `mrknee rsna` does
+        return geometry_of(record, entry.declared, shapes)
 
     def forget(self, entry: Entry) -> None:
         """Drops an exam that was removed from the work list."""

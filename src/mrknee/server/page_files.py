@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+from functools import lru_cache
 from hashlib import sha256
 from mimetypes import guess_type
 from pathlib import Path
@@ -10,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from mrknee.errors import RequestError
-from mrknee.server.conditional import is_current
+from mrknee.server.conditional import accepts_gzip, is_current
 from mrknee.server.refusal import RefusalError
 
 FOLDER = Path(__file__).parent / "page"
@@ -21,12 +23,13 @@ PAGE_HEADERS = {
     "form-action 'self'",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "private, no-cache",
+    "Vary": "Accept-Encoding",
 }
 """Scripts, styles and data come from this service only; nothing inline is run."""
 
 
 def page_file(request: Request, name: str) -> Response:
-    """Returns the response with a file of the page.
+    """Returns the response with a file of the page, compressed if the client accepts gzip.
 
     Args:
         request: the request, which may state the version that the client has.
@@ -44,8 +47,18 @@ def page_file(request: Request, name: str) -> Response:
         )
         raise RefusalError(404, fault)
     content = file.read_bytes()
-    headers = {**PAGE_HEADERS, "ETag": f'"{sha256(content).hexdigest()[:32]}"'}
+    packed = accepts_gzip(request)
+    version = sha256(content).hexdigest()[:32] + (".gz" if packed else "")
+    headers = {**PAGE_HEADERS, "ETag": f'"{version}"'}
     if is_current(request, headers["ETag"]):
         return Response(status_code=304, headers=headers)
     kind = guess_type(file.name)[0] or "application/octet-stream"
+    if packed:
+        content, headers["Content-Encoding"] = _packed(content), "gzip"
     return Response(content, headers=headers, media_type=kind)
+
+
+@lru_cache(maxsize=64)
+def _packed(content: bytes) -> bytes:
+    """Compresses a file of the page, once."""
+    return gzip.compress(content, mtime=0)

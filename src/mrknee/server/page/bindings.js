@@ -26,6 +26,7 @@ export const KEYS = [
   { group: "Viewports", command: "previous-viewport", keys: ["ArrowLeft"], shift: false, help: "Previous viewport" },
   { group: "Viewports", command: "next-viewport", keys: ["ArrowRight"], shift: false, help: "Next viewport" },
   { group: "Viewports", command: "maximise", keys: ["m"], help: "Maximise the viewport, restore" },
+  { group: "Viewports", command: "link", keys: ["l"], help: "Other series: the slices through the pointer or the image's middle (where positions are known)" },
   { group: "Image", command: "reset", keys: [" "], help: "Reset window, zoom and position" },
   { group: "Image", command: "invert", keys: ["i"], help: "Invert grey values" },
   { group: "Image", command: "zoom-in", keys: ["+", "="], help: "Zoom in" },
@@ -52,8 +53,9 @@ export const KEYS = [
 /**
  * @typedef {Object} Gesture
  * @property {string} command
- * @property {"mouse"|"touch"|"wheel"|"double"} input
+ * @property {"mouse"|"hover"|"touch"|"wheel"|"double"} input
  * @property {number} [buttons] mouse: value of PointerEvent.buttons
+ * @property {boolean} [shift] hover: whether Shift is held
  * @property {number} [fingers] touch
  * @property {boolean} [pinch] wheel: a pinch on a trackpad, or Ctrl and the wheel
  * @property {string} name
@@ -66,6 +68,7 @@ export const GESTURES = [
   { input: "mouse", buttons: 1, command: "window", name: "Left drag", help: "Window: across for contrast, up for brightness" },
   { input: "mouse", buttons: 2, command: "zoom", name: "Right drag", help: "Zoom" },
   { input: "mouse", buttons: 4, command: "pan", name: "Middle drag", help: "Move the image" },
+  { input: "hover", shift: true, command: "link", name: "Shift and pointer", help: "Other series follow to the pointer's place (where positions are known)" },
   { input: "wheel", pinch: true, command: "zoom", name: "Pinch on a trackpad, Ctrl and wheel", help: "Zoom" },
   { input: "touch", fingers: 1, command: "slices", name: "One finger", help: "Slices" },
   { input: "touch", fingers: 2, command: "zoom-and-pan", name: "Two fingers", help: "Zoom and move the image" },

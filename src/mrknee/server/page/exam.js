@@ -89,6 +89,7 @@ export class ExamView {
       caption: (exam) => caption(exam),
       onSlice: (viewport) => this.#changed(viewport),
       onActive: (viewport) => this.#changed(viewport),
+      onLinked: (viewports) => this.#announceLinked(viewports),
       onError: (error) => this.#fail(error),
     };
     this.viewer = new Viewer(this.exam, callbacks, this.ending.signal);
@@ -306,6 +307,11 @@ export class ExamView {
     if (viewport.moved) this.page.announce(sentence);
     this.whatIf?.refresh(viewport);
     this.#remember();
+  }
+
+  #announceLinked(viewports) {
+    const shown = viewports.map(({ series, index, stack }) => `${series.title} ${index + 1} of ${stack.slices}`);
+    this.page.announce(shown.join(", ") || "No other series is known to contain this point");
   }
 
   jump({ series, slice }) {

@@ -34,6 +34,7 @@ export class Viewer {
     Object.assign(this, { exam, callbacks, signal });
     this.active = 0;
     this.maximised = false;
+    this.pointed = null; // viewport and point under the pointer
     this.layout = defaultLayout(exam.series.length);
     this.viewports = exam.series.map((series, number) => this.#viewport(series, number));
     this.tabs = element("div", { class: "tabs", role: "group", "aria-label": "Series" },
@@ -54,7 +55,13 @@ export class Viewer {
       onSlice: (one) => {
         one.strip.setIndex(one.index);
         this.#need(one);
+        this.#showCrosses();
         this.callbacks.onSlice(one);
+      },
+      onPoint: (one, at, follow) => {
+        this.pointed = at && { viewport: one, at };
+        if (follow) this.#follow(one, at);
+        this.#showCrosses();
       },
       onActive: () => this.active !== number && this.activate(number, { focus: false }),
       onMaximise: () => this.maximise(number),
@@ -129,6 +136,42 @@ export class Viewer {
     }
   }
 
+  // linked cursors
+
+  /** Viewports -> place in their stacks of a point of another one, for those whose positions can be compared. */
+  #linked(viewport, at) {
+    const frame = viewport.series.position?.frame;
+    const others = this.viewports.filter((one) => one !== viewport && one.series.position?.frame === frame);
+    if (frame === undefined || !others.length) return [];
+    const point = viewport.locate(at);
+    return others.map((one) => [one, one.find(point)]);
+  }
+
+  /** Marks the point under the pointer in the other series. */
+  #showCrosses() {
+    const places = new Map(this.pointed ? this.#linked(this.pointed.viewport, this.pointed.at) : []);
+    for (const one of this.viewports) one.setCross(places.get(one) ?? null);
+  }
+
+  /** Shows the slices through a point in the other series; returns them. */
+  #follow(viewport, at) {
+    const shown = this.#linked(viewport, at)
+      .filter(([one, { slice }]) => slice > -0.5 && slice < one.stack.slices - 0.5)
+      .map(([one, { slice }]) => [one, Math.round(slice)]);
+    for (const [one, slice] of shown) {
+      one.moved = true;
+      one.show(slice);
+    }
+    return shown.map(([one]) => one);
+  }
+
+  /** Shows the slices through the pointer, or through the middle of the active viewport. */
+  link() {
+    const { viewport, at } = this.pointed ?? { viewport: this.current, at: this.current.pixelAt({ x: 0, y: 0 }) };
+    const others = this.#follow(viewport, at);
+    this.callbacks.onLinked?.(others);
+  }
+
   // loading
 
   /** Shows slices at once, before the complete stacks are loaded. Series -> index. */
@@ -179,6 +222,7 @@ export class Viewer {
       "previous-viewport": () => this.activate((this.active + this.viewports.length - 1) % this.viewports.length),
       "next-viewport": () => this.activate((this.active + 1) % this.viewports.length),
       maximise: () => this.maximise(),
+      link: () => this.link(),
       cine: () => view.toggleCine(),
       reset: () => view.reset(),
       invert: () => view.invert(),

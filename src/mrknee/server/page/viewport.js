@@ -31,6 +31,8 @@ export class Viewport {
    * @param {(viewport: Viewport) => void} callbacks.onSlice after another slice was chosen
    * @param {(viewport: Viewport) => void} callbacks.onActive when the viewport is used
    * @param {(viewport: Viewport) => void} callbacks.onMaximise
+   * @param {(viewport: Viewport, at: {row: number, col: number}|null, follow: boolean) => void} callbacks.onPoint
+   *   when the pointer moves over the image, and null when it leaves it; follow: whether other series should
    * @param {(viewport: Viewport, row: number, col: number) => string} callbacks.readout text of a pixel
    */
   constructor(series, stack, callbacks) {
@@ -40,6 +42,7 @@ export class Viewport {
     this.cine = 0;
     this.travel = 0;
     this.pointers = new Map();
+    this.cross = null; // row and column of a point that another viewport shows
     this.image = new ImageData(stack.cols, stack.rows);
     this.native = element("canvas", { width: stack.cols, height: stack.rows });
     this.painted = "";
@@ -77,7 +80,10 @@ export class Viewport {
     for (const name of ["pointerup", "pointercancel"]) {
       canvas.addEventListener(name, (event) => this.pointers.delete(event.pointerId));
     }
-    canvas.addEventListener("pointerleave", () => this.#describe());
+    canvas.addEventListener("pointerleave", () => {
+      this.#describe();
+      this.callbacks.onPoint(this, null, false);
+    });
     canvas.addEventListener("contextmenu", (event) => event.preventDefault());
     canvas.addEventListener("mousedown", (event) => event.button === 1 && event.preventDefault());
     canvas.addEventListener("focus", () => this.callbacks.onActive(this));
@@ -206,6 +212,7 @@ export class Viewport {
     const before = this.pointers.get(event.pointerId);
     if (!before) {
       this.#describe(at);
+      this.callbacks.onPoint(this, this.pixelAt(at), gestureCommand("hover", { shift: event.shiftKey }) === "link");
       return;
     }
     const [dx, dy] = [at.x - before.x, at.y - before.y];
@@ -266,6 +273,33 @@ export class Viewport {
     };
   }
 
+  // position in the patient
+
+  /** Patient coordinates, in mm, of a point of the shown slice; null if the position is unknown. */
+  locate({ row, col }) {
+    const position = this.series.position;
+    if (!position) return null;
+    const [slice, down, across] = position.steps;
+    return position.first.map((start, k) => start + this.index * slice[k] + (row - 0.5) * down[k] + (col - 0.5) * across[k]);
+  }
+
+  /** Slice (its centre is a whole number), row and column of a point in patient coordinates. */
+  find(point) {
+    const { first, steps } = this.series.position;
+    const offset = point.map((value, k) => value - first[k]);
+    const [slice, row, col] = steps.map((step) => dot(offset, step) / dot(step, step));
+    return { slice, row: row + 0.5, col: col + 0.5 };
+  }
+
+  /** Marks a point if the shown slice contains it; null removes the mark. */
+  setCross(place) {
+    const { rows, cols } = this.stack;
+    const inside = place && Math.abs(place.slice - this.index) <= 0.5 && place.row >= 0 && place.col >= 0 && place.row <= rows && place.col <= cols;
+    if (!inside && !this.cross) return;
+    this.cross = inside ? { row: place.row, col: place.col } : null;
+    this.draw();
+  }
+
   /** Draws before the next frame. */
   draw() {
     if (this.frame) return;
@@ -293,7 +327,9 @@ export class Viewport {
       context.imageSmoothingQuality = x * ratio < 1 ? "medium" : "low"; // low is fast, and as good for enlarging
       context.drawImage(this.native, 0, 0);
       this.#paintOverlay(context, matrix, ratio);
+      this.#paintCross(context, matrix, ratio);
     }
+    canvas.dataset.cross = this.cross ? `${this.cross.row.toFixed(1)} ${this.cross.col.toFixed(1)}` : "";
     this.#describe();
     this.#describeSlice();
     this.texts.wait.textContent = there ? "" : "Loading\u2026";
@@ -341,6 +377,19 @@ export class Viewport {
       this.#stroke(context, ring, matrix, "#fff", 1.6 * ratio);
     }
     context.restore();
+  }
+
+  #paintCross(context, matrix, ratio) {
+    if (!this.cross) return;
+    const { x, y } = matrix.transformPoint(new DOMPoint(this.cross.col, this.cross.row));
+    const lines = new Path2D();
+    for (const [dx, dy] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
+      lines.moveTo(x + 4 * ratio * dx, y + 4 * ratio * dy);
+      lines.lineTo(x + 14 * ratio * dx, y + 14 * ratio * dy);
+    }
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    this.#stroke(context, lines, new DOMMatrix(), "rgba(0, 0, 0, 0.75)", 3.5 * ratio);
+    this.#stroke(context, lines, new DOMMatrix(), "#6ff", 1.6 * ratio);
   }
 
   #stroke(context, path, matrix, colour, width, dashes = []) {
@@ -394,4 +443,8 @@ export class Viewport {
     this.scaleBar.textContent = length >= 10 ? `${length / 10} cm` : `${length} mm`;
     place(this.scaleBar, { width: `${length * perMm}px` });
   }
+}
+
+function dot(one, other) {
+  return one.reduce((sum, value, k) => sum + value * other[k], 0);
 }

@@ -17,7 +17,7 @@ from mrknee.errors import DataError, SettingsError
 from mrknee.exams import Plane
 from mrknee.exams.exam import Stack
 from mrknee.ranges import Range
-from mrknee.sources.clinical.geometry import Volume
+from mrknee.sources.clinical.geometry import Axes, Direction, Volume
 
 SIZE = 256
 """Rows and columns of MRNet's slices."""
@@ -86,12 +86,16 @@ class Framed:
         stack: uint8 (slices, size, size).
         pixel_mm: edge of a pixel, mm.
         joint: row and column of the upright image at the centre of the window.
+        axes: directions of the stack's axes.
+        centre: centre of the stack in patient coordinates (x, y, z), mm.
         warnings: irregularities, one sentence each.
     """
 
     stack: Stack
     pixel_mm: float
     joint: tuple[int, int]
+    axes: Axes
+    centre: Direction
     warnings: tuple[str, ...]
 
 
@@ -141,7 +145,12 @@ def frame(volume: Volume, plane: Plane, framing: Framing = MRNET_FRAMING) -> Fra
     warnings = []
     if max(rows * row_mm, cols * col_mm) > 1.4 * LARGEST_MM:
         warnings.append("the field is very wide; if it shows both legs, the frame may be wrong")
-    return Framed(stack.astype(np.uint8), step, (row, col), tuple(warnings))
+    down, across = window.centre
+    centre = volume.centre + (
+        (down - (rows - 1) / 2) * row_mm * volume.axes[1]
+        + (across - (cols - 1) / 2) * col_mm * volume.axes[2]
+    )
+    return Framed(stack.astype(np.uint8), step, (row, col), volume.axes, centre, tuple(warnings))
 
 
 @dataclass(frozen=True)
@@ -159,6 +168,11 @@ class _Window:
     down: float
     across: float
     size: int
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """Row and column of the source at the centre of the output, where 0 is a pixel's centre."""
+        return self.row - self.down / 2, self.col - self.across / 2
 
     def cut(
         self, values: Float32[np.ndarray, "slices rows cols"], black: float, white: float

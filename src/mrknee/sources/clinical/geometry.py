@@ -75,10 +75,12 @@ def mirrored(volume: Volume, plane: Plane) -> Volume:
     """Returns an upright volume of a right knee as if it were a left one, or the reverse.
 
     Columns of axial and coronal slices and the order of sagittal slices are reversed, which all run
-    from the patient's right to left. The axes still describe the volume before.
+    from the patient's right to left.
     """
     axis = 0 if plane is Plane.SAGITTAL else 2
-    return replace(volume, values=np.flip(volume.values, axis))
+    axes = volume.axes.copy()
+    axes[axis] *= -1.0
+    return replace(volume, values=np.flip(volume.values, axis), axes=axes)
 
 
 def turned_degrees(volume: Volume, plane: Plane) -> float:

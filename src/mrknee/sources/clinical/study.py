@@ -149,6 +149,7 @@ class _StudyReader:
         self.notes: dict[str, list[str]] = {name: [] for name in series.names}
         self.why = {one.name: one.refusal for one in study.candidates if one.refusal is not None}
         self.failed: dict[str, str] = {}
+        self._frame_numbers: dict[str, int] = {}
         self.side, self.side_from = study.side, study.side_from
 
     def order_of_choice(self, choice: Choice) -> list[Declared]:
@@ -254,6 +255,7 @@ class _StudyReader:
             **_shape(framed),
             "series": one.name,
             "spacing_mm": _rounded(one.series.spacing_mm),
+            "frame": self._frame_number(one),
             "chosen_by": "you" if by_user else "the rule",
         }
         notes += [f"{name}: {note}" for note in (*one.series.notes, *framed.warnings)]
@@ -269,6 +271,13 @@ class _StudyReader:
         if not matches(one, declared):
             contrast = declared_contrast(declared)
             notes.append(f"{name}: {contrast_of(one)}, while {contrast} is declared")
+
+    def _frame_number(self, one: Candidate) -> int | None:
+        """Returns a number that is equal for series of one frame of reference; None if unknown."""
+        frame_of_reference = one.series.first.frame_of_reference
+        if not frame_of_reference:
+            return None
+        return self._frame_numbers.setdefault(frame_of_reference, len(self._frame_numbers) + 1)
 
     def rows(self) -> list[dict[str, Any]]:
         """Returns one record per candidate, with its status and the reason."""
@@ -335,6 +344,8 @@ def _shape(framed: Framed) -> dict[str, Any]:
         "pixel_mm": round(framed.pixel_mm, 4),
         "size": framed.stack.shape[1],
         "joint": list(framed.joint),
+        "centre_mm": [round(float(place), 2) + 0.0 for place in framed.centre],
+        "axes": [[round(float(part), 5) + 0.0 for part in axis] for axis in framed.axes],
     }
 
 
