@@ -7,7 +7,7 @@ import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import numpy as np
 import pytest
@@ -114,6 +114,19 @@ def test_the_work_list_by_keyboard_and_back(room: RoomPage) -> None:
     room.page.wait_for_selector(ROW)
     assert [link.inner_text() for link in room.page.locator(ROW).all()] == order
     assert room.console == []
+
+
+def test_a_link_is_followed_while_the_state_of_an_exam_is_being_kept(room: RoomPage) -> None:
+    """The state that is put into the address with a delay doesn't replace a newer address."""
+    room.open_exam(1, "stacks", at="axial.7")
+    room.page.keyboard.press("ArrowDown")  # its slice is kept in the address 200 ms later
+    room.page.evaluate(
+        """() => { location.hash = '#/quiz';
+        const began = performance.now(); while (performance.now() - began < 300); }"""
+    )
+    room.page.wait_for_selector("[data-view=quiz]", state="attached")
+    room.page.wait_for_timeout(300)
+    assert urlsplit(room.page.url).fragment.startswith("/quiz")
 
 
 def test_ids_are_text(browser: Browser, reading_room: Served) -> None:

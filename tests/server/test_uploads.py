@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from mrknee.server.read_exam import stack_digest
 from mrknee.server.refusal import RefusalError
 from tests.server.client import Answer, Served, exam_form, form, npy, random_exam
 from tests.server.room import API, array, get, problem, wait_until_scored, zipped
-from tests.sources.clinical.hospital import export_study
+from tests.sources.clinical.hospital import PROTOCOL, ROOT, export_study
 
 pytestmark = pytest.mark.slow
 
@@ -120,8 +121,10 @@ def test_a_zip_in_mrnet_s_layout(uploading: Served) -> None:
 
 
 def test_a_zip_of_dicom_files(uploading: Served, tmp_path: Path) -> None:
-    """The exams are those of Exam.from_dicom, with spacing and orientation."""
-    source = export_study(tmp_path / "study")
+    """The exams are those of Exam.from_dicom, with spacing, orientation and position."""
+    frame = {"FrameOfReferenceUID": ROOT + "7"}
+    scans = [replace(scan, elements={**scan.elements, **frame}) for scan in PROTOCOL]
+    source = export_study(tmp_path / "study", scans=scans)
     files = {p.relative_to(tmp_path).as_posix(): p.read_bytes() for p in source.rglob("*") if p.is_file()}  # fmt: skip # noqa: E501
     answer = upload_zip(uploading, zipped(files))
     assert answer.status == 201, answer.body
@@ -135,6 +138,7 @@ def test_a_zip_of_dicom_files(uploading: Served, tmp_path: Path) -> None:
     orientation = {one["name"]: one["orientation"] for one in found["series"]}
     assert orientation["coronal"] == ["R", "L", "S", "I"]
     assert orientation["sagittal"] == ["A", "P", "S", "I"]
+    assert {one["position"]["frame"] for one in found["series"]} == {1}
     assert found["side"] in ("left", "right", None)
 
 

@@ -44,11 +44,12 @@ export function go(hash) {
 
 /**
  * Puts the state of the current view into the address without a new entry in the history. Delayed,
- * because browsers limit how often an address may change.
+ * because browsers limit how often an address may change, and given up if a link was followed meanwhile.
  */
 export function remember(hash) {
   clearTimeout(pending);
-  pending = setTimeout(() => history.replaceState(null, "", hash), 200);
+  const from = location.hash;
+  pending = setTimeout(() => location.hash === from && history.replaceState(null, "", hash), 200);
 }
 
 /** A setting of this browser; without storage (private windows) the settings last for the page. */
