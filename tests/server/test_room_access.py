@@ -256,6 +256,20 @@ def test_nothing_is_loaded_from_elsewhere_and_the_page_is_light(
     room.close()
 
 
+def test_all_modules_that_the_page_starts_with_are_preloaded() -> None:
+    """index.html lists what main.js imports, also indirectly, so that it is loaded at once."""
+    wanted, found = ["main.js"], set[str]()
+    while wanted:
+        name = wanted.pop()
+        if name not in found:
+            found.add(name)
+            wanted += re.findall(r'^import .* from "\./(.*)";$', (STATIC / name).read_text(), re.M)
+    listed = re.findall(
+        r'rel="modulepreload" href="page/(.*)"', (STATIC / "index.html").read_text()
+    )
+    assert sorted(listed) == sorted(found - {"main.js"})
+
+
 def test_decisive_slices_are_loaded_first_and_scrolling_needs_no_requests(
     browser: Browser, reading_room: Served
 ) -> None:

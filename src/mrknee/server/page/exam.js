@@ -14,7 +14,7 @@ import { WhatIf } from "./whatif.js";
 import { answerPanel, heatPanel, remarksPanel } from "./why.js";
 import { capital, effect } from "./words.js";
 
-const PATIENCE_MS = 150; // how long the first image waits for the explanation's decisive slice
+const PATIENCE_MS = 50; // how long the first image waits for the explanation's decisive slice
 
 export class ExamView {
   /**
