@@ -48,6 +48,20 @@ def decisive(explanation: dict[str, Any], finding: str, positive: bool) -> dict[
     return lowest if not positive and lowest["score"] < 0 else highest
 
 
+def in_order(explanation: dict[str, Any], finding: str, series: str) -> list[int]:
+    """Returns the slices of a series, the decisive one first.
+
+    It acts in the direction of the finding's call, or, if no slice does, most in the other one.
+    """
+    found = explanation["findings"][finding]
+    lowest = found["most_lowering_slice"]
+    sign = -1 if found["probability"] < 0.5 and lowest["score"] < 0 else 1
+    scores = [sign * score for score in found["slices"][series]]
+    if max(scores) <= 0:
+        scores = [-score for score in scores]
+    return sorted(range(len(scores)), key=lambda k: -scores[k])
+
+
 def test_an_exam_opens_with_what_decides(room: RoomPage, reading_room: Served) -> None:
     """Finding, probability, call, label, decisive slice and its viewport are shown at once."""
     explanation = asked(reading_room, "explanation")
@@ -78,6 +92,8 @@ def test_findings_are_switched_by_key_and_click(room: RoomPage, reading_room: Se
         positive = explanation["findings"][finding]["probability"] >= 0.5
         place = decisive(explanation, finding, positive)
         assert room.shown(place["series"]) == place["slice"] + 1
+        for series in SHAPES:
+            assert room.shown(series) == in_order(explanation, finding, series)[0] + 1
         room.page.wait_for_url(f"**finding={finding}**")
     room.page.click(".findings button >> nth=1")
     assert "ACL tear" in room.page.inner_text(".panel.answer h2")
@@ -147,10 +163,7 @@ def test_a_held_key_hides_the_heat_map(room: RoomPage) -> None:
 def test_d_jumps_through_the_decisive_slices(room: RoomPage, reading_room: Served) -> None:
     """From the decisive slice to the next most decisive ones, and back."""
     explanation = asked(reading_room, "explanation")
-    found = explanation["findings"]["acl"]
-    lowers = found["probability"] < 0.5 and found["most_lowering_slice"]["score"] < 0
-    scores = found["slices"]["coronal"]
-    order = sorted(range(len(scores)), key=lambda k: scores[k] if lowers else -scores[k])
+    order = in_order(explanation, "acl", "coronal")
     room.canvas("coronal").focus()
     room.page.keyboard.press("Home" if order[0] != 0 else "End")
     for expected in (order[0], order[1], order[2]):

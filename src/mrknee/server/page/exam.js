@@ -272,7 +272,7 @@ export class ExamView {
       frame,
       heat: shown,
       opacity: this.opacity,
-      mark: shown && first === index ? this.heat.peak(series.name, this.finding, index, this.explanation.sign(this.finding)) : null,
+      mark: shown && first === index ? this.heat.peak(series.name, this.finding, index, this.explanation.signOf(this.finding, series.name)) : null,
       score: this.#scoreOf(viewport),
       outline: this.showOutline && !this.held ? this.masks.outline(series.name, this.finding, index) : null,
     };

@@ -41,6 +41,13 @@ export class Explanation {
     return this.positive(name) || !lowered ? 1 : -1;
   }
 
+  /** The same for one series: the opposite if none of its slices acts in that direction. */
+  signOf(name, series) {
+    const sign = this.sign(name);
+    const scores = this.scores(name, series) ?? [];
+    return scores.some((score) => sign * score > 0) || !scores.some((score) => sign * score < 0) ? sign : -sign;
+  }
+
   /** @returns {number[]|null} score of each slice; null if the network does not read the series */
   scores(name, series) {
     return this.maps?.[series] ? this.finding(name)?.slices[series] ?? null : null;
@@ -54,7 +61,7 @@ export class Explanation {
   ordered(name, series) {
     const scores = this.scores(name, series);
     if (!scores) return [];
-    const sign = this.sign(name);
+    const sign = this.signOf(name, series);
     return [...this.maps[series].slices_read].sort((one, other) => sign * (scores[other] - scores[one]) || one - other);
   }
 
