@@ -508,10 +508,27 @@ def serve(
     axes: AxesOrder = None,
     threads: Threads = None,
     runtime: Runtime = None,
+    max_body_mb: Annotated[int, "maximum size of a request's body, MB"] = 100,
+    upload_seconds: Annotated[int, "maximum time to receive a request's body, s"] = 60,
+    max_waiting: Annotated[
+        int, "maximum number of uploaded exams that wait or are processed; others get a 503"
+    ] = 8,
+    max_connections: Annotated[int, "maximum number of open connections"] = 256,
+    import_seconds: Annotated[int, "maximum time to import an uploaded archive of DICOM, s"] = 60,
+    import_memory_mb: Annotated[int, "maximum memory of such an import, MB"] = 4096,
 ) -> None:
     """Shows, predicts and explains exams in a browser and over HTTP, until terminated."""
+    from mrknee.server.limits import ServiceLimits
     from mrknee.server.serving import serve as serve_model
 
+    limits = ServiceLimits(
+        max_body_mb=max_body_mb,
+        upload_seconds=upload_seconds,
+        max_waiting=max_waiting,
+        max_connections=max_connections,
+        import_seconds=import_seconds,
+        import_memory_mb=import_memory_mb,
+    )
     serve_model(
         model,
         exams=exams or [],
@@ -527,6 +544,7 @@ def serve(
         axes=axes,
         threads=threads,
         runtime=runtime,
+        limits=limits,
     )
 
 

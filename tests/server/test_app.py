@@ -18,7 +18,7 @@ from mrknee.inference.model import load_model
 from mrknee.metrics.predictions import Predictions
 from mrknee.notice import RESEARCH_USE_ONLY
 from mrknee.server import uploads
-from mrknee.server.arrivals import MAX_BODY_BYTES
+from mrknee.server.limits import DEFAULT_LIMITS
 from mrknee.server.schemas import Explained, ModelFacts, Prediction
 from tests.server.client import BOUNDARY, KIND, NO_POINT, Served, exam_form, form, npy, random_exam
 
@@ -221,7 +221,7 @@ HOSTILE: dict[str, tuple[bytes, int, str | None, str]] = {
     "no form": (b"\x00\xff" * 500, 400, None, "form can't be read"),
     "another edge": (three().replace(BOUNDARY.encode(), b"another"), 400, None, "form can't be read"),  # noqa: E501
     "no body": (b"", 400, None, "form can't be read"),
-    "too large": (three(axial=bytes(MAX_BODY_BYTES)), 413, None, "too large"),
+    "too large": (three(axial=bytes(DEFAULT_LIMITS.body_bytes)), 413, None, "too large"),
 }  # fmt: skip
 
 

@@ -19,9 +19,12 @@ from mrknee.exams import Exam, Exams
 from mrknee.inference.onnx_model import OnnxModel
 from mrknee.metrics.predictions import Predictions
 from mrknee.server.app import create_app
-from mrknee.server.request_queue import MAX_EXAMS, RequestQueue
+from mrknee.server.limits import DEFAULT_LIMITS
+from mrknee.server.request_queue import RequestQueue
 from mrknee.server.service import Service
 from tests.server.client import KIND, exam_form, random_exam
+
+PLACES = DEFAULT_LIMITS.max_waiting
 
 Message = dict[str, Any]
 
@@ -143,7 +146,7 @@ def test_a_full_queue_refuses_exams_and_is_not_ready(onnx_file: Path) -> None:
 
     async def meet() -> None:
         assert await ask(app, "GET", "/ready") == (200, b'{"status":"ready"}')
-        exams = [asyncio.create_task(ask(app, "POST", "/predict")) for _ in range(MAX_EXAMS)]
+        exams = [asyncio.create_task(ask(app, "POST", "/predict")) for _ in range(PLACES)]
         assert await asyncio.to_thread(model.begun.wait, 60)
         for _ in range(1000):
             if (await ask(app, "GET", "/ready"))[0] == 503:
@@ -154,7 +157,7 @@ def test_a_full_queue_refuses_exams_and_is_not_ready(onnx_file: Path) -> None:
         assert "again in 2 seconds" in json.loads(body)["error"]["advice"]
         assert await ask(app, "GET", "/health") == (200, b'{"status":"ok"}')
         model.allowed.set()
-        assert [status for status, _ in await asyncio.gather(*exams)] == [200] * MAX_EXAMS
+        assert [status for status, _ in await asyncio.gather(*exams)] == [200] * PLACES
         assert (await ask(app, "GET", "/ready"))[0] == 200
 
     asyncio.run(meet())
@@ -187,7 +190,7 @@ def test_exams_of_disconnected_clients_are_not_processed(onnx_file: Path) -> Non
 
 def test_running_work_is_notified_of_a_disconnect() -> None:
     """The work's event is set when the client disconnects, and its place is free afterwards."""
-    queue = RequestQueue()
+    queue = RequestQueue(PLACES)
     started = threading.Event()
 
     def work(abandoned: threading.Event) -> None:
@@ -208,7 +211,7 @@ def test_running_work_is_notified_of_a_disconnect() -> None:
 
 def test_an_exception_frees_the_place() -> None:
     """A place in the queue is free again after an exception."""
-    queue = RequestQueue()
+    queue = RequestQueue(PLACES)
     for _ in range(50):
         with pytest.raises(ValueError, match="odd"), queue.place():
             raise ValueError("odd")

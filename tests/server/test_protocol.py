@@ -13,7 +13,8 @@ from pathlib import Path
 import h11
 import pytest
 
-from mrknee.server.protocol import FREE_PARTS, MAX_CONNECTIONS, MEAN_PART_BYTES, CheckedConnection
+from mrknee.server.limits import DEFAULT_LIMITS
+from mrknee.server.protocol import FREE_PARTS, MEAN_PART_BYTES, CheckedConnection
 from tests.server.client import KIND, Served, exam_form, random_exam
 
 pytestmark = pytest.mark.slow
@@ -173,7 +174,10 @@ def test_clients_that_do_not_read_are_disconnected(hasty: Served) -> None:
 def test_health_responds_with_any_number_of_connections(served: Served) -> None:
     """Above the limit, each new connection replaces the one that has waited longest."""
     with ExitStack() as stack:
-        many = [stack.enter_context(connected(served)) for _ in range(MAX_CONNECTIONS + 20)]
+        many = [
+            stack.enter_context(connected(served))
+            for _ in range(DEFAULT_LIMITS.max_connections + 20)
+        ]
         for connection in many:
             with suppress(OSError):  # ended already
                 connection.sendall(b"GET /he")
@@ -182,7 +186,7 @@ def test_health_responds_with_any_number_of_connections(served: Served) -> None:
             assert served.predict(random_exam(1)).status == 200
         counted = served.ask("GET", "/metrics").body.decode()
         [open_now] = [x for x in counted.splitlines() if x.startswith("mrknee_connections ")]
-        assert float(open_now.split()[1]) <= MAX_CONNECTIONS
+        assert float(open_now.split()[1]) <= DEFAULT_LIMITS.max_connections
         with suppress(ConnectionResetError):
             assert many[0].recv(10) == b""
 
@@ -192,11 +196,12 @@ def test_a_body_is_limited_by_minimum_rate_and_maximum_time() -> None:
     from mrknee.server import arrivals
 
     async def arrive() -> arrivals._Arrival:
-        return arrivals._Arrival("", began=100.0, limit=asyncio.timeout(None))
+        limit, seconds = asyncio.timeout(None), DEFAULT_LIMITS.upload_seconds
+        return arrivals._Arrival("", began=100.0, limit=limit, seconds=seconds)
 
     arrival = asyncio.run(arrive())
     assert arrival.deadline() == 100.0 + arrivals.GRACE_SECONDS
     arrival.received = 5 * arrivals.LEAST_RATE
     assert arrival.deadline() == 100.0 + arrivals.GRACE_SECONDS + 5
-    arrival.received = arrivals.MAX_BODY_BYTES
-    assert arrival.deadline() == 100.0 + arrivals.UPLOAD_SECONDS
+    arrival.received = DEFAULT_LIMITS.body_bytes
+    assert arrival.deadline() == 100.0 + DEFAULT_LIMITS.upload_seconds

@@ -16,7 +16,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from mrknee.exams import write_stack
-from mrknee.server.arrivals import MAX_BODY_BYTES
+from mrknee.server.limits import DEFAULT_LIMITS
 from tests.conftest import needs_chromium
 from tests.server.client import KIND, Answer, Served, exam_form, random_exam
 from tests.server.test_pages import choose
@@ -130,7 +130,7 @@ def test_large_bodies_end_at_the_service_s_limit(proxy: Proxy) -> None:
     assert proxy.ask("POST", "/knee/predict", large, Content_Type=KIND).status == 200
     with socket.create_connection(("127.0.0.1", proxy.port), timeout=60) as connection:
         head = f"POST /knee/predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {KIND}\r\n"
-        size = MAX_BODY_BYTES + 1_000_000
+        size = DEFAULT_LIMITS.body_bytes + 1_000_000
         connection.sendall(f"{head}Content-Length: {size}\r\n\r\n".encode())
         assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
 

@@ -14,12 +14,14 @@ from starlette.types import ASGIApp
 
 from mrknee.exams import write_stack
 from mrknee.server.app import create_app
-from mrknee.server.request_queue import MAX_EXAMS
+from mrknee.server.limits import DEFAULT_LIMITS
 from mrknee.server.service import Service
 from mrknee.server.worklist import WorkList
 from tests.server.client import random_exam
 from tests.server.room import API
 from tests.server.test_inside import WaitingModel, ask
+
+PLACES = DEFAULT_LIMITS.max_waiting
 
 PATH = API + "/exams/knees~valid~000{}/prediction"
 
@@ -79,7 +81,7 @@ def test_requests_for_one_result_share_a_computation(onnx_file: Path, work_list:
 
     async def meet() -> None:
         path = PATH.format(1)
-        many = [asyncio.create_task(ask(app, "GET", path)) for _ in range(2 * MAX_EXAMS)]
+        many = [asyncio.create_task(ask(app, "GET", path)) for _ in range(2 * PLACES)]
         await begun(model)
         assert await in_flight(app) == 1
         model.allowed.set()
@@ -195,8 +197,8 @@ def test_a_failing_exam_does_not_stop_the_others(
 
 
 def test_a_full_queue_refuses_other_results(onnx_file: Path, tmp_path: Path) -> None:
-    """With `MAX_EXAMS` computations waiting, another one is refused for now."""
-    for number in range(MAX_EXAMS + 1):
+    """With the maximum number of computations waiting, another one is refused for now."""
+    for number in range(PLACES + 1):
         for plane, stack in random_exam(number).stacks.items():
             write_stack(tmp_path / "knees", plane, f"{number}", stack)
     exams = WorkList()
@@ -205,17 +207,17 @@ def test_a_full_queue_refuses_other_results(onnx_file: Path, tmp_path: Path) -> 
     app = create_app(Service(model, "m"), work_list=exams)
 
     async def meet() -> None:
-        paths = [f"{API}/exams/knees~{number}/prediction" for number in range(MAX_EXAMS + 1)]
+        paths = [f"{API}/exams/knees~{number}/prediction" for number in range(PLACES + 1)]
         waiting = [asyncio.create_task(ask(app, "GET", path)) for path in paths[:-1]]
 
         async def full() -> bool:
-            return await in_flight(app) == MAX_EXAMS
+            return await in_flight(app) == PLACES
 
         await until(full)
         status, body = await ask(app, "GET", paths[-1])
         assert (status, json.loads(body)["code"]) == (503, "busy")
         model.allowed.set()
-        assert [status for status, _ in await asyncio.gather(*waiting)] == [200] * MAX_EXAMS
+        assert [status for status, _ in await asyncio.gather(*waiting)] == [200] * PLACES
         assert (await ask(app, "GET", paths[-1]))[0] == 200
 
     asyncio.run(meet())

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ import pytest
 
 from mrknee.cli import main
 from mrknee.inference.model import load_model
-from mrknee.server.arrivals import MAX_BODY_BYTES, MAX_PER_ADDRESS
+from mrknee.server.arrivals import MAX_PER_ADDRESS
+from mrknee.server.limits import DEFAULT_LIMITS
 from tests.hostile.test_full_disk import disk, fill  # noqa: F401  # a fixture
 from tests.processes import run_mrknee
 from tests.server.client import KIND, Served, exam_form, form, random_exam
@@ -63,7 +65,7 @@ def test_a_body_without_content_length_is_limited(served: Served) -> None:
         part = b'--b\r\nContent-Disposition: form-data; name="axial"; filename="a"\r\n\r\n'
         connection.sendall(b"%x\r\n%s\r\n" % (len(part), part))
         chunk = b"%x\r\n%s\r\n" % (1_000_000, bytes(1_000_000))
-        for _ in range(MAX_BODY_BYTES // 1_000_000 - 1):
+        for _ in range(DEFAULT_LIMITS.body_bytes // 1_000_000 - 1):
             connection.sendall(chunk)
         connection.settimeout(0.2)
         with pytest.raises(TimeoutError):
@@ -248,3 +250,41 @@ def test_no_telemetry_is_sent(onnx_file: Path, tmp_path: Path) -> None:
         collector.settimeout(0.2)
         with pytest.raises(TimeoutError):
             collector.accept()
+
+
+def test_limits_are_settings(onnx_file: Path, tmp_path: Path) -> None:
+    """They apply, and /model states those of a request."""
+    words = ("--max-body-mb", "1", "--upload-seconds", "7", "--max-waiting", "2")
+    with Served(onnx_file, tmp_path, *words, "--max-connections", "16") as service:
+        stated = service.ask("GET", "/model").json["limits"]
+        names = ("body_bytes", "upload_seconds", "exams_at_once")
+        assert [stated[name] for name in names] == [1_000_000, 7, 2]
+        answer = service.predict(random_exam(0, (200, 200, 200)))
+        assert answer.status == 413
+        assert answer.fault["expected"] == "at most 1,000,000 bytes"
+        with ExitStack() as stack:
+            for _ in range(40):
+                stack.enter_context(socket.create_connection(("127.0.0.1", service.port)))
+            assert service.ask("GET", "/health").status == 200
+            counted = service.ask("GET", "/metrics").body.decode()
+        [line] = [one for one in counted.splitlines() if one.startswith("mrknee_connections ")]
+        assert float(line.split()[1]) <= 16
+        assert service.end() == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("--max-body-mb", "0", "a whole number from 1 to 10,000"),
+        ("--max-connections", "2", "a whole number from 8 to 10,000"),
+        ("--import-memory-mb", "100", "a whole number from 1,024 to 1,048,576"),
+    ],
+)
+def test_limits_out_of_range_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, value: str, expected: str
+) -> None:
+    """The message names the option and its range."""
+    assert main(["serve", str(tmp_path), option, value]) == 1
+    text = capsys.readouterr().err
+    assert option in text
+    assert expected in text

@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 
 from mrknee.exams import MRNET_SERIES, PLANES, Exam
-from mrknee.server import dicom_import
-from mrknee.server.arrivals import MAX_BODY_BYTES
+from mrknee.ranges import Range
+from mrknee.server import limits
 from mrknee.server.dicom_import import import_archive
 from mrknee.server.exam_uploads import MAX_UPLOADS
+from mrknee.server.limits import DEFAULT_LIMITS, ServiceLimits
 from mrknee.server.read_exam import stack_digest
 from mrknee.server.refusal import RefusalError
 from tests.server.client import Answer, Served, exam_form, form, npy, random_exam
@@ -219,7 +220,7 @@ def test_other_forms_are_refused(
 
 def test_an_oversized_body_is_refused(uploading: Served) -> None:
     """More than the service accepts is refused as a problem."""
-    found = problem(upload_zip(uploading, bytes(MAX_BODY_BYTES)), 413)
+    found = problem(upload_zip(uploading, bytes(DEFAULT_LIMITS.body_bytes)), 413)
     assert found["code"] == "too-large"
 
 
@@ -234,13 +235,14 @@ def test_an_import_has_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """An import is killed after its time, and its process gets no more memory than allowed."""
     archive = tmp_path / "archive.zip"
     archive.write_bytes(zipped({"a.dcm": b"no DICOM"}))
-    monkeypatch.setattr(dicom_import, "SECONDS", 0)
+    monkeypatch.setitem(limits.RANGES, "import_seconds", Range(0, 1))
+    short = ServiceLimits(import_seconds=0)
     with pytest.raises(RefusalError) as caught:
-        asyncio.run(import_archive(archive, tmp_path / "out", MRNET_SERIES, left=False))
+        asyncio.run(import_archive(archive, tmp_path / "out", MRNET_SERIES, short, left=False))
     assert caught.value.fault.found == "no result after 0 seconds"
     program = (
         "from mrknee.server.dicom_process import limit_this_process as limit\n"
-        "limit()\ntry:\n    bytearray(5 * 2**30)\nexcept MemoryError:\n    print('refused')"
+        "limit(60, 4096)\ntry:\n    bytearray(5 * 2**30)\nexcept MemoryError:\n    print('refused')"
     )
     done = subprocess.run(  # noqa: S603  # our own command
         [sys.executable, "-c", program], capture_output=True, text=True, check=True

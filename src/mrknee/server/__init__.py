@@ -15,7 +15,7 @@ In reading order:
   - `exam_reader`: reads exams, stacks by hash (`read_exam`) and masks; `geometry`: spacing and
     orientation.
   - `results`: predictions and explanations, once per exam, and in the background; `lru`: caches.
-  - `exam_uploads`: uploads; `dicom_import`, `dicom_process`, `import_limits`: those of DICOM.
+  - `exam_uploads`: uploads; `dicom_import`, `dicom_process`: those of DICOM.
   - `notes`: readers' notes in an SQLite file.
   - `conditional`: compressed responses with ETags; `json_body`: small JSON bodies.
 - `access`: token.

@@ -94,7 +94,7 @@ def create_app(
         notes: readers' notes; None: not kept.
         access: checks the token; None: no token is needed.
     """
-    arrivals, queue = Arrivals(), RequestQueue()
+    arrivals, queue = Arrivals(service.limits), RequestQueue(service.limits.max_waiting)
     handler = _ExamHandler(service, audit_log, arrivals, queue)
     room = ReadingRoom(service, work_list or WorkList(), queue, arrivals, notes)
 
@@ -197,7 +197,7 @@ class _ExamHandler:
     async def _answer(
         self, request: Request, work: Work[Answer], record: Record
     ) -> Answered[Answer]:
-        content_type = check_head(request)
+        content_type = check_head(request, self._arrivals.limits)
         self._queue.refuse_if_full()
         allow = self._service.allow_missing_plane
         async with self._arrivals.body(request) as body:

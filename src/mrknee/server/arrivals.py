@@ -17,26 +17,17 @@ from typing import BinaryIO
 from starlette.requests import ClientDisconnect, Request
 
 from mrknee.errors import RequestError
+from mrknee.server.limits import ServiceLimits
 from mrknee.server.refusal import RefusalError, busy
 from mrknee.server.request_queue import RETRY_SECONDS
-
-MAX_BODY_BYTES = 100_000_000
-"""Maximum size of a request body. The largest exam of MRNet (3 planes of 61 slices of 256 x 256)
-has 12 MB in uint8 and 96 MB in float64."""
 
 MAX_ARRIVING, MAX_PER_ADDRESS = 64, 32
 """Maximum number of bodies received at once: in total, and per client address."""
 
-MAX_ARRIVING_BYTES = 800_000_000
-"""Maximum total size of the bodies being received: eight of maximum size."""
-
-UPLOAD_SECONDS = 60.0
-"""Maximum time to receive a body."""
-
 LEAST_RATE, GRACE_SECONDS = 10_000, 5.0
 """Minimum mean rate of a body in bytes per second, and the time before it applies. At this rate a
-small exam of 0.5 MB is received within `UPLOAD_SECONDS`, and a client must keep sending to occupy
-one of the `MAX_ARRIVING` places."""
+small exam of 0.5 MB is received within the default of a minute, and a client must keep sending to
+occupy one of the `MAX_ARRIVING` places."""
 
 SETTLED_SECONDS = 0.5
 """Minimum age of an upload that is aborted in favour of another: its rate must be known."""
@@ -52,6 +43,7 @@ class _Arrival:
         address: address of the client.
         began: start, by the clock of the event loop.
         limit: time limit of the transfer.
+        seconds: maximum duration of the transfer.
         received: bytes received so far.
         given_up: whether the upload was aborted in favour of another.
         buffer: bytes that have not been written yet.
@@ -60,13 +52,14 @@ class _Arrival:
     address: str
     began: float
     limit: asyncio.Timeout
+    seconds: float
     received: int = 0
     given_up: bool = False
     buffer: bytearray = field(default_factory=bytearray)
 
     def deadline(self) -> float:
         slowest = self.began + GRACE_SECONDS + self.received / LEAST_RATE
-        return min(slowest, self.began + UPLOAD_SECONDS)
+        return min(slowest, self.began + self.seconds)
 
 
 class Arrivals:
@@ -75,9 +68,13 @@ class Arrivals:
     If a limit is reached, the upload with the lowest mean rate is aborted in favour of the new one.
     Only uploads older than `SETTLED_SECONDS` are aborted; if the limit per address is reached, only
     those of the same address.
+
+    Args:
+        limits: limits of the service.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limits: ServiceLimits) -> None:
+        self.limits = limits
         self._all: list[_Arrival] = []
 
     @property
@@ -105,7 +102,8 @@ class Arrivals:
         with TemporaryFile(buffering=0) as file:
             try:
                 async with asyncio.timeout(None) as limit:
-                    arrival = _Arrival(address, asyncio.get_running_loop().time(), limit)
+                    began = asyncio.get_running_loop().time()
+                    arrival = _Arrival(address, began, limit, self.limits.upload_seconds)
                     self._admit(arrival)
                     try:
                         await self._receive(request, arrival, file)
@@ -143,11 +141,12 @@ class Arrivals:
         async for part in parts_of(request):
             if arrival.given_up:
                 raise TimeoutError
-            if arrival.received + len(part) > MAX_BODY_BYTES:
-                raise too_large()
-            while self.received + len(part) > MAX_ARRIVING_BYTES:
+            if arrival.received + len(part) > self.limits.body_bytes:
+                raise too_large(self.limits)
+            while self.received + len(part) > self.limits.arriving_bytes:
                 others = [one for one in self._all if one is not arrival]
-                self._abort_slowest(others, f"at most {MAX_ARRIVING_BYTES:,} bytes of uploads")
+                at_most = f"at most {self.limits.arriving_bytes:,} bytes of uploads"
+                self._abort_slowest(others, at_most)
             arrival.received += len(part)
             arrival.limit.reschedule(arrival.deadline())
             arrival.buffer += part
@@ -165,8 +164,8 @@ class Arrivals:
         fault = RequestError(
             "the upload took too long",
             code="timeout",
-            expected=f"at most {UPLOAD_SECONDS:g} seconds, and {LEAST_RATE:,} bytes per second "
-            f"after the first {GRACE_SECONDS:g} seconds",
+            expected=f"at most {self.limits.upload_seconds} seconds, and {LEAST_RATE:,} bytes per "
+            f"second after the first {GRACE_SECONDS:g} seconds",
         )
         return RefusalError(408, fault)
 
@@ -203,12 +202,12 @@ async def _write(file: BinaryIO, buffer: bytearray) -> None:
     buffer.clear()
 
 
-def too_large() -> RefusalError:
-    """Returns a 413 refusal for a body of more than `MAX_BODY_BYTES`."""
+def too_large(limits: ServiceLimits) -> RefusalError:
+    """Returns a 413 refusal for a body of more than the service accepts."""
     fault = RequestError(
         "the upload is too large",
         code="too-large",
-        expected=f"at most {MAX_BODY_BYTES:,} bytes",
+        expected=f"at most {limits.body_bytes:,} bytes",
         advice="send stacks of uint8, as in MRNet",
     )
     return RefusalError(413, fault)

@@ -17,16 +17,23 @@ from typing import Any
 from mrknee.errors import MrkneeError
 from mrknee.exams import Series, SeriesList
 from mrknee.progress import show_progress
-from mrknee.server.import_limits import FILE_BYTES, MEMORY, OPEN_FILES, SECONDS
 from mrknee.sources.clinical.importing import import_exams
 from mrknee.untrusted import parse_json
 
+FILE_BYTES, OPEN_FILES = 512 * 2**20, 256
+"""Maximum size of a written file, and number of open files."""
 
-def limit_this_process() -> None:
-    """Sets the limits of this process, which its threads and children inherit."""
+
+def limit_this_process(seconds: int, memory_mb: int) -> None:
+    """Sets the limits of this process, which its threads and children inherit.
+
+    Args:
+        seconds: half of the processor time; the time by the clock is limited from outside.
+        memory_mb: address space, MB.
+    """
     for what, limit in (
-        (resource.RLIMIT_AS, MEMORY),
-        (resource.RLIMIT_CPU, 2 * SECONDS),
+        (resource.RLIMIT_AS, memory_mb * 2**20),
+        (resource.RLIMIT_CPU, 2 * seconds),
         (resource.RLIMIT_FSIZE, FILE_BYTES),
         (resource.RLIMIT_NOFILE, OPEN_FILES),
         (resource.RLIMIT_CORE, 0),
@@ -40,8 +47,8 @@ def run(archive: Path, out: Path, options: Mapping[str, Any]) -> None:
     Args:
         archive: the archive.
         out: new folder for the exams and `import.json`.
-        options: `series`, as `SeriesList.to_dicts` returns them, and `left`: whether to mirror
-            right knees.
+        options: `series`, as `SeriesList.to_dicts` returns them; `left`: whether to mirror right
+            knees; `seconds` and `memory_mb`: limits of the process.
 
     Raises:
         MrkneeError: nothing can be imported.
@@ -57,10 +64,10 @@ def run(archive: Path, out: Path, options: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    limit_this_process()
     show_progress(False)
     try:
         options = parse_json(sys.argv[3], None, "options of the import")
+        limit_this_process(options["seconds"], options["memory_mb"])
         run(Path(sys.argv[1]), Path(sys.argv[2]), options)
     except MrkneeError as error:
         names = ("what", "expected", "found", "advice")

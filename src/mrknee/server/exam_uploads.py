@@ -136,7 +136,7 @@ class ExamUploads:
             RefusalError: no exam of the upload can be used.
             ClientDisconnect: the client disconnected.
         """
-        content_type = check_head(request)
+        content_type = check_head(request, self._arrivals.limits)
         async with self._arrivals.body(request) as body:
             with TemporaryDirectory(prefix="mrknee-") as folder:
                 uploaded = await self._read(body, content_type, Path(folder))
@@ -167,7 +167,9 @@ class ExamUploads:
             async with self._importing:
                 series, out = self._service.model.series, folder / "exams"
                 left = bool(self._service.model.provenance.get("canonical_sides"))
-                await import_archive(folder / "archive.zip", out, series, left=left)
+                await import_archive(
+                    folder / "archive.zip", out, series, self._arrivals.limits, left=left
+                )
                 return await self._in_thread(partial(read_imported, out, series))
         finally:
             self._imports -= 1
@@ -197,11 +199,12 @@ class ExamUploads:
             if not any(name.lower().endswith(".npy") for name in archive.names):
                 return None
             total = sum(archive.size(name) for name in archive.names)
-            if total > MAX_UNPACKED_BYTES:
+            limits = self._arrivals.limits
+            if total > limits.unpacked_bytes:
                 too_large = RequestError(
                     "the archive is larger than the service accepts when unpacked",
                     code="too-large",
-                    expected=f"at most {MAX_UNPACKED_BYTES:,} bytes",
+                    expected=f"at most {limits.unpacked_bytes:,} bytes",
                     found=f"{total:,} bytes",
                 )
                 raise RefusalError(422, too_large, field=ARCHIVE)

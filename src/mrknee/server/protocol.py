@@ -19,12 +19,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from mrknee.errors import RequestError
+from mrknee.server.limits import DEFAULT_LIMITS
 from mrknee.server.refusal import RefusalError
 from mrknee.server.request_id import HEADER, valid_or_new_id
-
-MAX_CONNECTIONS = 256
-"""Maximum number of open connections. A further connection closes the one that has waited longest
-without sending a complete head."""
 
 HEAD_SECONDS = 10.0
 """Maximum time to receive a request's head, from the start of the connection or the previous
@@ -99,7 +96,14 @@ class CheckedConnection(h11.Connection):
 
 
 class Protocol(H11Protocol):
-    """One connection."""
+    """One connection.
+
+    Attributes:
+        max_connections: maximum number of open connections. A further connection closes the one
+            that has waited longest without sending a complete head.
+    """
+
+    max_connections = DEFAULT_LIMITS.max_connections
 
     def __init__(
         self,
@@ -125,7 +129,7 @@ class Protocol(H11Protocol):
         """Accepts a connection; if there are too many, closes one that waits for a head."""
         super().connection_made(transport)
         open_now = [one for one in self.connections if not one.transport.is_closing()]
-        if len(open_now) > MAX_CONNECTIONS:
+        if len(open_now) > self.max_connections:
             # never empty: it contains the new connection
             waiting = [one for one in cast("list[Protocol]", open_now) if one.waiting]
             min(waiting, key=lambda one: one.since).transport.abort()

@@ -16,9 +16,6 @@ from starlette.requests import ClientDisconnect
 
 from mrknee.server.refusal import busy
 
-MAX_EXAMS = 8
-"""Maximum number of received exams: those waiting and the one being processed."""
-
 RETRY_SECONDS = 2
 """`Retry-After` of refused exams and uploads: about the processing time of an exam on two cores."""
 
@@ -29,10 +26,13 @@ class RequestQueue:
     """Processes exams one after the other in a separate thread.
 
     Used from one event loop, which is not blocked meanwhile.
+
+    Args:
+        places: maximum number of received exams: those waiting and the one being processed.
     """
 
-    def __init__(self) -> None:
-        self._free = MAX_EXAMS
+    def __init__(self, places: int) -> None:
+        self._places = self._free = places
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="reading")
         self._idle = asyncio.Event()
         self._idle.set()
@@ -40,7 +40,7 @@ class RequestQueue:
     @property
     def taken(self) -> int:
         """Number of exams that are waiting or being processed."""
-        return MAX_EXAMS - self._free
+        return self._places - self._free
 
     @property
     def full(self) -> bool:
@@ -54,7 +54,7 @@ class RequestQueue:
             RefusalError: the queue is full.
         """
         if self.full:
-            expected = f"at most {MAX_EXAMS} exams waiting or being processed"
+            expected = f"at most {self._places} exams waiting or being processed"
             raise busy("the queue of exams is full", expected, RETRY_SECONDS)
 
     @contextmanager
@@ -77,7 +77,7 @@ class RequestQueue:
 
     def _release(self) -> None:
         self._free += 1
-        if self._free == MAX_EXAMS:
+        if self._free == self._places:
             self._idle.set()
 
     def submit(self, work: Callable[[], Answer]) -> Future[Answer]:

@@ -22,9 +22,8 @@ from mrknee.inference.runtimes import Limits
 from mrknee.metrics.operating_point import OperatingPoint
 from mrknee.reports.exam_page import exam_page
 from mrknee.server import schemas
-from mrknee.server.arrivals import MAX_BODY_BYTES, UPLOAD_SECONDS
+from mrknee.server.limits import DEFAULT_LIMITS, ServiceLimits
 from mrknee.server.refusal import RefusalError
-from mrknee.server.request_queue import MAX_EXAMS
 from mrknee.server.uploads import MAX_PIXELS, MAX_SIDE, MAX_SLICES, Received
 
 Content = TypeVar("Content")
@@ -73,7 +72,9 @@ class Service:
         digest: str = "",
         allow_missing_plane: bool = False,
         axes: Axes | None = None,
+        limits: ServiceLimits = DEFAULT_LIMITS,
     ) -> None:
+        self.limits = limits
         self.model, self.name, self.allow_missing_plane = model, name, allow_missing_plane
         self.digest, self.axes = digest, axes
         self.operating_points = model.decisions.operating_points
@@ -163,12 +164,12 @@ class Service:
             decisions=self.model.decisions.to_dict(),
             provenance=dict(self.model.provenance),
             limits=schemas.Limits(
-                body_bytes=MAX_BODY_BYTES,
+                body_bytes=self.limits.body_bytes,
                 slices=MAX_SLICES,
                 side=MAX_SIDE,
                 pixels=MAX_PIXELS,
-                upload_seconds=UPLOAD_SECONDS,
-                exams_at_once=MAX_EXAMS,
+                upload_seconds=self.limits.upload_seconds,
+                exams_at_once=self.limits.max_waiting,
                 missing_series=self.allow_missing_plane,
             ),
         )

@@ -26,6 +26,7 @@ from mrknee.run_folder import MODEL_FILE, WEIGHTS_FILE, RunFolder
 from mrknee.server.access import Access, new_token, read_token
 from mrknee.server.app import create_app
 from mrknee.server.audit import AuditLog
+from mrknee.server.limits import DEFAULT_LIMITS, ServiceLimits
 from mrknee.server.metrics import Metrics
 from mrknee.server.notes import Notes
 from mrknee.server.protocol import Protocol
@@ -59,6 +60,7 @@ def serve(
     no_token: bool = False,
     threads: int | None = None,
     runtime: RuntimeName | None = None,
+    limits: ServiceLimits = DEFAULT_LIMITS,
 ) -> None:
     """Serves a model until SIGTERM or SIGINT, then finishes the running requests.
 
@@ -79,6 +81,7 @@ def serve(
         no_token: no token is needed at any address.
         threads: number of CPU threads; None: the default of the library.
         runtime: runtime of an ONNX file; None: ONNX Runtime.
+        limits: limits of requests.
 
     Raises:
         MrkneeError: the model or the exams can't be opened, or the address can't be used.
@@ -103,6 +106,7 @@ def serve(
         digest=digest,
         allow_missing_plane=allow_missing_plane,
         axes=order,
+        limits=limits,
     )
     work_list = WorkList(first_thresholds(service.operating_points))
     for path in exams:
@@ -132,7 +136,7 @@ def serve(
     config = uvicorn.Config(
         app,
         loop="asyncio",
-        http=Protocol,
+        http=type("Protocol", (Protocol,), {"max_connections": limits.max_connections}),
         ws="none",
         lifespan="on",
         log_config=None,

@@ -28,7 +28,8 @@ from mrknee.exams import Exam, SeriesList
 from mrknee.exams.axes import AXES, Axes, Shape, refuse_other_axes, shape_of
 from mrknee.exams.remark import Remark
 from mrknee.exams.stackfile import read_stack
-from mrknee.server.arrivals import MAX_BODY_BYTES, too_large
+from mrknee.server.arrivals import too_large
+from mrknee.server.limits import ServiceLimits
 from mrknee.server.refusal import RefusalError
 
 MAX_SLICES, MAX_SIDE = 160, 1024
@@ -63,7 +64,7 @@ class Received:
     digests: Mapping[str, str]
 
 
-def check_head(request: Request) -> str:
+def check_head(request: Request, limits: ServiceLimits) -> str:
     """Checks the headers of a request before its body is received.
 
     Returns:
@@ -101,8 +102,8 @@ def check_head(request: Request) -> str:
     if not parse_options_header(content_type)[1].get(b"boundary"):
         raise _unreadable("no boundary in the header Content-Type")
     stated = request.headers.get("content-length", "")
-    if stated.isdecimal() and int(stated[:20]) > MAX_BODY_BYTES:
-        raise too_large()
+    if stated.isdecimal() and int(stated[:20]) > limits.body_bytes:
+        raise too_large(limits)
     return content_type
 
 
