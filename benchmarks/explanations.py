@@ -151,11 +151,11 @@ def rate(observed: Mapping[str, float]) -> str:
 def print_localisation(scores: Mapping[str, Any], unseen: Mapping[str, Any]) -> None:
     """Prints two tables per question: comparison with chance, and with uninformed maps."""
     titles = {
-        "slices": "hottest slice contains the lesion",
-        "pointing": "hottest pixel in the lesion",
+        "slices": "Hottest slice contains the lesion",
+        "pointing": "Hottest pixel in the lesion",
     }
     for question, title in titles.items():
-        print(f"\n### {title}\n")
+        print(f"\n## {title}\n")
         print("| finding | plane | n | model (95 %) | chance | p | middle (95 %) |")
         print("| --- | --- | --- | --- | --- | --- | --- |")
         for finding, planes in scores.items():
@@ -168,8 +168,8 @@ def print_localisation(scores: Mapping[str, Any], unseen: Mapping[str, Any]) -> 
                     f"| {centre} |"
                 )
         print_against(scores, question, 1, 2)
-    print("\n### share of positive heat inside the lesion, in percent\n")
-    print("| finding | plane | n | model | even | model - even (95 %) |")
+    print("\n## Share of positive heat inside the lesion, in percent\n")
+    print("| finding | plane | n | model | uniform | model - uniform (95 %) |")
     print("| --- | --- | --- | --- | --- | --- |")
     for finding, planes in scores.items():
         for where, maps in planes.items():
@@ -216,7 +216,7 @@ def deletions(predictor: TorchModel, exams: Sequence[Exam]) -> dict[str, Any]:
 
 def print_deletion(results: Mapping[str, Any]) -> None:
     """Prints one row per finding and fraction of slices."""
-    print("\n### how much the logit falls without some of the slices\n")
+    print("\n## Deletion test: fall of the logit without some slices\n")
     print("| finding | slices left out | n | hottest | random | difference (95 %) | exams |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for finding, shares in results.items():
@@ -259,8 +259,8 @@ def random_weights(predictor: TorchModel, exams: Sequence[Exam]) -> dict[str, An
 
 def print_random_weights(results: Mapping[str, Any]) -> None:
     """Prints one row per finding and stage."""
-    print("\n### how alike maps are after weights are drawn anew (Spearman)\n")
-    print("| finding | drawn anew | n | signed (95 %) | absolute (95 %) |")
+    print("\n## Similarity of maps after randomising weights (Spearman)\n")
+    print("| finding | randomised | n | signed (95 %) | absolute (95 %) |")
     print("| --- | --- | --- | --- | --- |")
     for finding, stages in results.items():
         for stage, kinds in stages.items():
@@ -321,7 +321,7 @@ def reference_exam() -> Exam:
 
 def print_cost(results: Mapping[str, Mapping[str, Any]]) -> None:
     """Prints one row per model."""
-    print("\n### processor seconds an exam: median (least to most)\n")
+    print("\n## Processor seconds per exam: median (lowest to highest)\n")
     print("| model | rounds | predict | explain | explain, numbers written | explain / predict |")  # fmt: skip # noqa: E501
     print("| --- | --- | --- | --- | --- | --- |")
     ways = {"predict": 3, "explain": 3, "with_numbers_written": 3, "ratio": 2}
