@@ -8,7 +8,7 @@ Prints, with the figure to reach in brackets:
   exams that are opened for the first time, and again;
 - frames per second while scrolling with the heat map, and the arithmetic of a window change;
 - time from the start of the page to the first rows of a work list of `--rows` exams;
-- size of the page's files;
+- size of the page's files, as sent;
 - memory of the page (JavaScript heap and buffers) after 10 and after `--opened` exams.
 """
 
@@ -31,8 +31,6 @@ from mrknee.exams import PLANES, write_stack
 
 SHAPE = (61, 256, 256)
 """Slices, rows and columns of the largest series of MRNet."""
-
-PAGE = Path(__file__).parents[1] / "src/mrknee/server/page"
 
 FIRST_IMAGE = """key => new Promise(done => {
     const began = performance.now();
@@ -132,8 +130,11 @@ def memory(page: Page) -> float:
 
 def measure_exams(page: Page, address: str, count: int, opened: int) -> None:
     """Prints the times and the memory of opening exams."""
-    files: set[str] = set()
-    page.on("response", lambda answer: files.add(answer.url.rpartition("/page/")[2]))
+    sent: dict[str, int] = {}
+    page.on(
+        "requestfinished",
+        lambda one: sent.setdefault(one.url, one.sizes()["responseBodySize"]),
+    )
     page.goto(address)
     wait_until_scored(page)
     first, whole = [], []
@@ -158,8 +159,8 @@ def measure_exams(page: Page, address: str, count: int, opened: int) -> None:
                 )
     window = statistics.median(page.evaluate(WINDOW))
     print(f"window change, 256 x 256 pixels: {window:.2f} ms (16)")
-    sizes = [(PAGE / name).stat().st_size for name in files if (PAGE / name).is_file()]
-    print(f"files of the page: {sum(sizes) / 1000:.0f} kB (150)")
+    size = sum(size for url, size in sent.items() if "/page/" in url)
+    print(f"files of the page, as sent: {size / 1000:.0f} kB (150)")
 
 
 def main() -> None:

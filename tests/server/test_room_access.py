@@ -244,14 +244,21 @@ def test_touch(browser: Browser, reading_room: Served) -> None:
 def test_nothing_is_loaded_from_elsewhere_and_the_page_is_light(
     browser: Browser, reading_room: Served
 ) -> None:
-    """All requests go to the service; the files of a first visit are smaller than 150 KB."""
+    """All requests go to the service; it sends less than 60 kB of files for a first visit."""
     room = RoomPage(browser, reading_room)
+    sent: dict[str, int] = {}
+    room.page.on(
+        "requestfinished",
+        lambda one: sent.update({one.url: one.sizes()["responseBodySize"]}),
+    )
     room.open_exam(1, finding="acl")
     home = urlsplit(room.home)
     assert {urlsplit(url).netloc for url in room.requested if url != "about:blank"} == {home.netloc}
     names = {Path(urlsplit(url).path).name for url in room.requested if "/page/" in url}
     assert {"main.js", "room.css"} <= names
-    assert sum((STATIC / name).stat().st_size for name in names) < 150_000
+    of_page = [size for url, size in sent.items() if "/page/" in url]
+    assert len(of_page) == len(names)
+    assert 30_000 < sum(of_page) < 60_000
     assert room.console == []
     room.close()
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 
 from tests.conftest import needs_chromium
 from tests.server.client import Served
@@ -195,7 +196,7 @@ def test_one_colour_scale_for_the_exam(room: RoomPage, reading_room: Served) -> 
         texts.append(room.page.inner_text(".panel .scale"))
     assert len(set(texts)) == 1
     assert f"+{scale:.3f}" in texts[0]
-    assert "logits per cell" in texts[0]
+    assert "effect of each cell on the logit" in texts[0]
 
 
 def test_lesions_are_outlined_and_hits_are_said(room: RoomPage) -> None:
@@ -233,6 +234,15 @@ def test_what_if_leaves_out_series_and_slices(room: RoomPage, reading_room: Serv
     assert f"{answer['probabilities']['acl']:.2f}" in text
     assert f"{abs(answer['logits']['acl']):.2f}" in text
     assert "→" in page.inner_text(".findings button >> nth=1")
+    now = answer["probabilities"]["acl"] >= 0.5
+    assert ("present" if now else "absent") + " (threshold 0.50)" in text
+    assert (
+        room.page.locator(".findings button >> nth=1").evaluate(
+            "button => button.classList.contains('positive')"
+        )
+        == now
+    )
+    assert "Left out" in page.inner_text("section[aria-label=Axial] .corner.slice")
     page.uncheck("input[name=without][value=axial]")
     assert page.locator(".what-if-result .now").count() == 0
     room.canvas("coronal").focus()
@@ -260,16 +270,71 @@ def test_notes_are_kept_and_exported(room: RoomPage, reading_room: Served) -> No
     page.keyboard.press("ArrowDown")
     page.check("input[name=agree][value=false]")
     page.fill("textarea", "<b>no tear</b> =1+1")
-    page.click("text=Mark the shown slice")
+    page.click("text=Attach the shown slice")
     page.click("text=Save the note")
     page.wait_for_selector("text=Saved.")
     room.open_exam(1, finding="acl")
-    page.wait_for_selector(".chip:has-text('Marked: Sagittal 2')")
+    page.wait_for_selector(".notes .chip:has-text('Sagittal 2')")
     assert page.input_value("textarea") == "<b>no tear</b> =1+1"
     assert page.is_checked("input[name=agree][value=false]")
     table = reading_room.ask("GET", "/api/v1/notes.csv").body.decode()
     rows = list(csv.DictReader(io.StringIO(table)))
     assert any("no tear" in "".join(map(str, row.values())) for row in rows)
+
+
+def test_notes_that_are_not_saved_are_kept_in_the_tab(room: RoomPage) -> None:
+    """Another finding, another exam and a reload don't lose what was typed."""
+    page = room.page
+    page.fill("textarea", "draft about the ACL")
+    page.keyboard.press("Escape")
+    page.click(".findings button >> nth=2")
+    assert page.input_value("textarea") == ""
+    page.click(".findings button >> nth=1")
+    page.wait_for_selector("text=Not saved yet.")
+    assert page.input_value("textarea") == "draft about the ACL"
+    page.reload()
+    page.wait_for_selector("text=Not saved yet.")
+    assert page.input_value("textarea") == "draft about the ACL"
+    page.fill("textarea", "")
+    page.click("text=Save the note")
+    page.wait_for_selector("text=Saved.")
+    page.fill("textarea", "x")
+    page.wait_for_selector("text=Not saved yet.")
+    page.fill("textarea", "")
+    page.click("text=Save the note")
+    page.wait_for_selector("text=Saved.")
+
+
+def test_a_note_that_was_not_seen_is_not_replaced(room: RoomPage, reading_room: Served) -> None:
+    """Neither one that can't be loaded, nor one that was changed elsewhere meanwhile."""
+    page = room.page
+    path = f"/api/v1/exams/{key_of(2)}/notes/acl"
+
+    def put(comment: str) -> None:
+        body = json.dumps({"comment": comment}).encode()
+        assert reading_room.ask("PUT", path, body, kind="application/json").status == 200
+
+    def stored() -> str:
+        return str(json.loads(reading_room.ask("GET", path).body)["comment"])
+
+    put("first")
+    page.route(f"**{path}", lambda route: route.abort())
+    room.open_exam(2, finding="acl")
+    page.wait_for_selector(".notes .warning:has-text('does not answer')")
+    assert page.is_disabled("textarea")
+    page.unroute(f"**{path}")
+    page.click(".notes >> text=Try again")
+    expect(page.locator("textarea")).to_have_value("first")
+    time.sleep(1.1)  # times of notes are in seconds
+    put("second")
+    page.fill("textarea", "third")
+    page.click("text=Save the note")
+    page.wait_for_selector(".notes .warning:has-text('changed elsewhere')")
+    assert stored() == "second"
+    page.click("text=Save the note")
+    page.wait_for_selector("text=Saved.")
+    assert stored() == "third"
+    room.console.clear()  # the request that was aborted
 
 
 def test_keys_typed_into_a_comment_are_text(room: RoomPage) -> None:

@@ -1,13 +1,13 @@
 /** The view of an exam: viewports, and why the network says what it says. */
 
-import { cancelled, examPath, getJson } from "./api.js";
+import { cancelled, examPath, getJson, Problem } from "./api.js";
 import { element } from "./dom.js";
 import { Explanation } from "./explanation.js";
 import { findingSwitch } from "./findings.js";
 import { HeatMaps } from "./heat.js";
 import { Masks } from "./masks.js";
 import { notesPanel } from "./notes.js";
-import { address, remember, settings } from "./state.js";
+import { address, go, remember, settings } from "./state.js";
 import { imageTools } from "./tools.js";
 import { defaultLayout, Viewer } from "./viewer.js";
 import { WhatIf } from "./whatif.js";
@@ -116,7 +116,9 @@ export class ExamView {
     this.why.append(element("p", { class: "waiting", role: "status" },
       this.model.explainable ? "Computing the explanation\u2026" : "Computing the prediction\u2026"));
     this.viewer.focus();
-    this.#addSteps();
+    this.neighbours = {};
+    this.#showSteps();
+    this.findingNeighbours = this.#addSteps();
     // after a click with the mouse, keys belong to the viewports again
     this.root.addEventListener("click", (event) => {
       const control = event.target.closest("button, summary, input[type=checkbox], input[type=radio], input[type=range]");
@@ -127,10 +129,15 @@ export class ExamView {
   async #addSteps() {
     const { previous, next } = await this.page.neighbours(this.key);
     this.neighbours = { previous, next };
+    this.#showSteps();
+  }
+
+  /** Links to the exams before and after; both have their places from the start. */
+  #showSteps() {
+    const { previous, next } = this.neighbours;
     const step = (key, text, label) =>
-      key && element("a", { class: "button", href: address("exam", key, this.#shared()), "aria-label": label }, text);
-    this.steps.replaceChildren(
-      ...[step(previous, "\u2039 Previous", "Previous exam"), step(next, "Next \u203a", "Next exam")].filter(Boolean));
+      element("a", { class: "button", href: key && address("exam", key, this.#shared()), role: key ? null : "link", "aria-disabled": key ? null : "true", "aria-label": label }, text);
+    this.steps.replaceChildren(step(previous, "\u2039 Previous", "Previous exam"), step(next, "Next \u203a", "Next exam"));
   }
 
   /** The part of the state that the next exam keeps. */
@@ -272,10 +279,17 @@ export class ExamView {
       frame,
       heat: shown,
       opacity: this.opacity,
-      mark: shown && first === index ? this.heat.peak(series.name, this.finding, index, this.explanation.signOf(this.finding, series.name)) : null,
+      mark: shown && first === index ? this.#ring(series.name, index) : null,
       score: this.#scoreOf(viewport),
       outline: this.showOutline && !this.held ? this.masks.outline(series.name, this.finding, index) : null,
     };
+  }
+
+  /** The cell of a slice with the largest effect, in the direction in which the slice acts. */
+  #ring(series, index) {
+    const sign = this.explanation.signOf(this.finding, series);
+    const peak = this.heat.peak(series, this.finding, index, sign);
+    return peak && { ...peak, sign };
   }
 
   /** The score of the shown slice, and whether it decides. */
@@ -311,7 +325,9 @@ export class ExamView {
 
   #announceLinked(viewports) {
     const shown = viewports.map(({ series, index, stack }) => `${series.title} ${index + 1} of ${stack.slices}`);
-    this.page.announce(shown.join(", ") || "No other series is known to contain this point");
+    const text = shown.join(", ") || "No other series is known to contain this point";
+    this.page.announce(text);
+    if (!shown.length) this.viewer.current.say(text);
   }
 
   jump({ series, slice }) {
@@ -371,12 +387,18 @@ export class ExamView {
       "next-decisive": () => this.#jumpDecisive(1),
       "previous-decisive": () => this.#jumpDecisive(-1),
       "leave-out-slice": () => this.whatIf?.toggleSlice(this.viewer.current),
-      "next-exam": () => this.neighbours?.next && (location.hash = address("exam", this.neighbours.next, this.#shared())),
-      "previous-exam": () => this.neighbours?.previous && (location.hash = address("exam", this.neighbours.previous, this.#shared())),
+      "next-exam": () => this.#go("next"),
+      "previous-exam": () => this.#go("previous"),
     };
     if (this.viewer.run(command)) return true;
     commands[command]?.();
     return command in commands;
+  }
+
+  /** Goes to the next or previous exam, as soon as it is known which one that is. */
+  async #go(way) {
+    await this.findingNeighbours;
+    if (!this.ending.signal.aborted && this.neighbours[way]) go(address("exam", this.neighbours[way], this.#shared()));
   }
 
   /** A key was released. */
@@ -392,7 +414,9 @@ export class ExamView {
 
   #whatIfChanged() {
     for (const viewport of this.viewer.viewports) {
-      viewport.strip.setLeftOut(this.whatIf.slicesOf(viewport.series));
+      viewport.leftOut = this.whatIf.slicesOf(viewport.series);
+      viewport.strip.setLeftOut(viewport.leftOut);
+      viewport.draw();
     }
     this.switch.setWhatIf(this.whatIf.result?.probabilities ?? null);
   }
@@ -409,6 +433,9 @@ export class ExamView {
   #fail(error) {
     if (cancelled(error) || this.ending.signal.aborted) return;
     const box = this.problem?.isConnected ? this.problem : this.root;
+    if (error.status === 404 && box === this.root) {
+      error = new Problem(`There is no exam \u201c${this.key}\u201d`, { status: 404, advice: "It may have been an upload that was removed. Open the work list" });
+    }
     this.page.fail(error, box, () => this.page.reload());
   }
 

@@ -26,7 +26,7 @@ export function findingSwitch(model, onSelect) {
     value.textContent = other === null ? probability(p) : `${probability(p)} \u2192 ${probability(other)}`;
     place(fill, { width: `${100 * (other ?? p)}%` });
     const points = (model.operating_points[name] ?? []).filter(({ threshold }) => threshold !== null);
-    button.classList.toggle("positive", points.length > 0 && p >= points[0].threshold);
+    button.classList.toggle("positive", points.length > 0 && (other ?? p) >= points[0].threshold);
   };
   return {
     node,

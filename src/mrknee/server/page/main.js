@@ -4,7 +4,7 @@ import { getJson, Problem } from "./api.js";
 import { element } from "./dom.js";
 import { ExamView } from "./exam.js";
 import { helpDialog } from "./help.js";
-import { address, go, parse, settings } from "./state.js";
+import { address, go, listQuery, parse, settings } from "./state.js";
 import { commandOf } from "./viewer.js";
 import { keyBinding } from "./bindings.js";
 import { WorkListView } from "./worklist.js";
@@ -27,7 +27,6 @@ let announcing = 0;
 /** What all views share. */
 const page = {
   model: null,
-  list: { query: { sort: "id" } },
   dropped: null, // files for the upload
   searching: false, // whether the work list opens with the focus in its search
   announce(text) {
@@ -52,24 +51,35 @@ const page = {
     show(place, { again: true });
   },
   /** The order of the work list, for the previous and next exam. */
-  keepList(list) {
-    this.list = list;
+  keepList(query) {
+    listQuery.set(query);
+    this.around = null;
   },
   /** The keys of the exams before and after one in the work list. */
   async neighbours(key) {
-    const set = Object.entries(this.list.query).filter(([name, value]) => value !== "" && !(name === "finding" && !this.list.query.is));
-    const rows = async (offset) => (await getJson(`exams?${new URLSearchParams({ ...Object.fromEntries(set), offset, limit: 200 })}`)).exams.map((one) => one.key);
+    const found = this.around?.keys.indexOf(key) ?? -1;
+    const whole = found >= 0 && (found > 0 || this.around.first) && (found < this.around.keys.length - 1 || this.around.last);
     try {
-      const start = Math.max(0, (this.position?.get(key) ?? 0) - 100);
-      const keys = await rows(start);
-      this.position = new Map(keys.map((one, at) => [one, start + at]));
-      const at = keys.indexOf(key);
-      return at < 0 ? {} : { previous: keys[at - 1], next: keys[at + 1] };
+      if (!whole) this.around = await keysAround(key, this.around);
     } catch {
       return {}; // the exam itself reports problems
     }
+    const { keys } = this.around;
+    const at = keys.indexOf(key);
+    return at < 0 ? {} : { previous: keys[at - 1], next: keys[at + 1] };
   },
 };
+
+/** Up to 200 keys of the work list around one that was found before, or the first ones. */
+async function keysAround(key, before) {
+  const query = listQuery.get();
+  const set = Object.entries(query).filter(([name, value]) => value !== "" && !(name === "finding" && !query.is));
+  const known = before?.keys.indexOf(key) ?? -1;
+  const start = known < 0 ? 0 : Math.max(0, before.start + known - 100);
+  const answer = await getJson(`exams?${new URLSearchParams({ ...Object.fromEntries(set), offset: start, limit: 200 })}`);
+  const keys = answer.exams.map((one) => one.key);
+  return { keys, start, first: start === 0, last: start + keys.length >= answer.matched };
+}
 
 async function show(next, { again = false } = {}) {
   if (view && !again && place.view === next.view && place.key === next.key) {
@@ -86,6 +96,9 @@ async function show(next, { again = false } = {}) {
     else link.removeAttribute("aria-current");
   }
   root.dataset.view = next.view;
+  // from elsewhere, back to the list as it was; in the list itself, to all exams
+  const list = address("list", "", next.view === "list" ? {} : listQuery.get());
+  for (const link of document.querySelectorAll("a.brand, a[data-view=list]")) link.href = list;
   const View = await (VIEWS[next.view] ?? VIEWS.list)();
   if (place !== next) return; // another view was opened meanwhile
   view = new View(root, next, page);

@@ -51,7 +51,7 @@ export class QuizView {
         select("finding", "Finding", this.model.findings.map((name) => [name, capital(this.model.titles[name] ?? name)]), this.finding),
         splits.length > 1 && select("split", "Split", [["", "all"], ...splits.map((name) => [name, name])], this.split)),
       element("button", { type: "button", class: "primary", onclick: () => this.#begin() }, "Start"),
-      element("p", { class: "hint" }, "Answers stay in this page; they are not sent anywhere and end with it."),
+      element("p", { class: "hint" }, "Answers stay in this page; they are not sent anywhere. Closing or reloading the page deletes them."),
       this.#score()));
   }
 
@@ -137,9 +137,9 @@ export class QuizView {
     const button = (answer, text) => element("button", { type: "button", class: "primary", "data-answer": answer, onclick: () => this.#answer(answer) }, text);
     this.panel.replaceChildren(
       element("section", { class: "panel", "aria-labelledby": "question" },
-        element("h2", { id: "question" }, `Exam ${this.number}: is there ${article(this.#title())}?`),
+        element("h2", { id: "question" }, `Exam ${this.number}: ${this.#title()}, present or absent?`),
         element("div", { class: "row answers" }, button(1, "Present"), button(0, "Absent"))),
-      this.#score());
+      this.#score() ?? "");
   }
 
   async #answer(reader) {
@@ -179,7 +179,7 @@ export class QuizView {
       this.waiting.length ? "Next exam" : "Finish");
     this.panel.replaceChildren(
       element("section", { class: "panel result", "aria-labelledby": "result" },
-        element("h2", { id: "result", role: "status" }, right ? "Right" : "Wrong", `: ${this.#title()} is ${word(label)}`),
+        element("h2", { id: "result", role: "status" }, right ? "Right" : "Wrong", `: ${this.#title()} ${word(label)}`),
         element("dl", {},
           element("dt", {}, "You"), element("dd", {}, capital(word(reader)), " ", verdict(reader)),
           element("dt", {}, "Network"), element("dd", {}, `${capital(word(network))}, probability ${this.explanation.probabilityText(this.finding)} `, verdict(network)),
@@ -254,10 +254,6 @@ export class QuizView {
     this.ending.abort(new DOMException("the view was left", "AbortError"));
     this.viewer?.remove();
   }
-}
-
-function article(title) {
-  return `${/^[aeiou]/i.test(title) ? "an" : "a"} ${title}`;
 }
 
 /** A random order (Fisher and Yates). */

@@ -12,7 +12,7 @@ export function parse(hash) {
   const [path, search = ""] = hash.replace(/^#\/?/, "").split("?");
   const [view = "", ...rest] = path.split("/");
   return {
-    view: view || "list",
+    view: view === "exam" && rest.join("") === "" ? "list" : view || "list",
     key: decode(rest.join("/")),
     query: Object.fromEntries(new URLSearchParams(search)),
   };
@@ -52,22 +52,52 @@ export function remember(hash) {
   pending = setTimeout(() => location.hash === from && history.replaceState(null, "", hash), 200);
 }
 
-/** A setting of this browser; without storage (private windows) the settings last for the page. */
-export const settings = {
-  values: new Map(),
-  get(name, otherwise) {
+/** Texts by name in a storage of the browser; without it (private windows) they last for the page. */
+class Store {
+  constructor(storage, prefix) {
+    this.values = new Map();
+    this.prefix = prefix;
     try {
-      return localStorage.getItem(`mrknee.${name}`) ?? otherwise;
+      this.storage = window[storage];
     } catch {
-      return this.values.get(name) ?? otherwise;
+      this.storage = null;
     }
-  },
+  }
+
+  get(name, otherwise = null) {
+    return this.storage?.getItem(this.prefix + name) ?? this.values.get(name) ?? otherwise;
+  }
+
   set(name, value) {
     this.values.set(name, value);
     try {
-      localStorage.setItem(`mrknee.${name}`, value);
+      this.storage?.setItem(this.prefix + name, value);
     } catch {
-      // kept in `values`
+      // full, or not allowed: kept in `values`
     }
-  },
+  }
+
+  delete(name) {
+    this.values.delete(name);
+    this.storage?.removeItem(this.prefix + name);
+  }
+}
+
+/** Settings of this browser. */
+export const settings = new Store("localStorage", "mrknee.");
+
+/** What lasts as long as this tab. */
+const tab = new Store("sessionStorage", "mrknee.");
+
+/** Notes that are not saved yet: path -> content. */
+export const drafts = {
+  get: (path) => JSON.parse(tab.get(`draft.${path}`, "null")),
+  set: (path, content) => tab.set(`draft.${path}`, JSON.stringify(content)),
+  delete: (path) => tab.delete(`draft.${path}`),
+};
+
+/** The work list's search, filters and order, for the way back and for the next exam. */
+export const listQuery = {
+  get: () => JSON.parse(tab.get("list", '{"sort":"id"}')),
+  set: (query) => tab.set("list", JSON.stringify(query)),
 };

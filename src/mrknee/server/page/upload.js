@@ -30,7 +30,7 @@ export class UploadView {
     const { limits } = this.model;
     this.root.replaceChildren(element("div", { class: "upload" },
       element("h1", {}, "Upload"), this.zone, this.list, element("div", { class: "row" }, this.send), this.state, this.problem,
-      element("p", { class: "hint" }, `At most ${Math.round(limits.body_bytes / 1e6)} MB, ${limits.slices} slices per series. Uploaded exams stay in the service\u2019s memory, the oldest go first; nothing is written to a disk.`)));
+      element("p", { class: "hint" }, `At most ${Math.round(limits.body_bytes / 1e6)} MB, ${limits.slices} slices per series. Uploaded exams stay in the service\u2019s memory, the oldest are removed first; nothing is written to a disk.`)));
     if (this.page.dropped) {
       this.add(this.page.dropped);
       this.page.dropped = null;
@@ -46,13 +46,13 @@ export class UploadView {
     this.#show();
   }
 
-  /** The series that a file's name contains, such as axial or exam7_sagittal.npy. */
+  /** The series that a file's name contains, such as axial or exam7_sagittal.npy; "" if it doesn't. */
   #guess(name) {
     if (!name.toLowerCase().endsWith(".npy")) return "";
     const lower = name.toLowerCase();
     const taken = new Set(this.files.map(({ series }) => series));
     const named = this.model.series.find((one) => lower.includes(one.name.toLowerCase()));
-    return (named && !taken.has(named.name) ? named : this.model.series.find((one) => !taken.has(one.name)) ?? this.model.series[0]).name;
+    return named && !taken.has(named.name) ? named.name : "";
   }
 
   #show() {
@@ -61,7 +61,7 @@ export class UploadView {
       const zip = file.name.toLowerCase().endsWith(".zip");
       const choice = zip ? null : element("select", { "aria-label": `Series of ${file.name}`, onchange: (event) => {
         entry.series = event.target.value;
-      } }, this.model.series.map(({ name, title }) => element("option", { value: name, selected: name === entry.series }, capital(title))));
+      } }, element("option", { value: "", selected: !entry.series }, "Series\u2026"), this.model.series.map(({ name, title }) => element("option", { value: name, selected: name === entry.series }, capital(title))));
       return element("li", {},
         element("span", { class: "name" }, file.name), element("span", { class: "size" }, size(file.size)), choice,
         element("button", { type: "button", "aria-label": `Remove ${file.name}`, onclick: () => {
@@ -78,8 +78,16 @@ export class UploadView {
     const zips = this.files.filter(({ file }) => /\.zip$/i.test(file.name));
     if (zips.length > 0 && this.files.length > 1) return new Problem("One .zip per upload", { advice: "Remove the other files" });
     const series = this.files.map((one) => one.series);
+    const odd = this.files.find(({ file }) => !/\.(npy|zip)$/i.test(file.name));
+    if (odd) return new Problem(`The file ${odd.file.name} is neither a .npy nor a .zip file`, { advice: "Remove it" });
+    const open = this.files.find((one) => !one.series && !zips.includes(one));
+    if (open) return new Problem(`The series of ${open.file.name} is not chosen`, { advice: "Choose it beside the file" });
     const twice = series.find((name, at) => name && series.indexOf(name) !== at);
     if (twice) return new Problem(`Two files are assigned to the series ${twice}`, { advice: "Choose another series for one of them" });
+    const missing = this.model.series.filter(({ name }) => !series.includes(name));
+    if (zips.length === 0 && missing.length > 0 && !this.model.limits.missing_series) {
+      return new Problem(`No file for ${missing.map(({ title }) => title).join(", ")}`, { advice: "Add one .npy file per series" });
+    }
     const total = this.files.reduce((sum, { file }) => sum + file.size, 0);
     if (total > this.model.limits.body_bytes) return new Problem(`${size(total)} are more than the service accepts`, { expected: `at most ${size(this.model.limits.body_bytes)}` });
     return null;

@@ -17,7 +17,7 @@ const FULL = { level: 127.5, width: 255, inverted: false, zoom: 1, panX: 0, panY
  * @property {HTMLCanvasElement|null} heat cells, stretched over the frame
  * @property {import("./heat.js").MapFrame|null} frame
  * @property {number} opacity
- * @property {{row: number, col: number, width: number, height: number}|null} mark
+ * @property {{row: number, col: number, width: number, height: number, sign: number}|null} mark
  * @property {Path2D|null} outline
  * @property {{value: number, decisive: boolean}|null} score of the slice
  */
@@ -42,6 +42,7 @@ export class Viewport {
     this.cine = 0;
     this.travel = 0;
     this.pointers = new Map();
+    this.leftOut = new Set(); // slices that "What if" leaves out
     this.cross = null; // row and column of a point that another viewport shows
     this.image = new ImageData(stack.cols, stack.rows);
     this.native = element("canvas", { width: stack.cols, height: stack.rows });
@@ -273,6 +274,16 @@ export class Viewport {
     };
   }
 
+  /** Shows a text in the middle for a moment. */
+  say(text) {
+    this.said = text;
+    this.draw();
+    setTimeout(() => {
+      this.said = null;
+      this.draw();
+    }, 2500);
+  }
+
   // position in the patient
 
   /** Patient coordinates, in mm, of a point of the shown slice; null if the position is unknown. */
@@ -332,7 +343,7 @@ export class Viewport {
     canvas.dataset.cross = this.cross ? `${this.cross.row.toFixed(1)} ${this.cross.col.toFixed(1)}` : "";
     this.#describe();
     this.#describeSlice();
-    this.texts.wait.textContent = there ? "" : "Loading\u2026";
+    this.texts.wait.textContent = there ? this.said ?? "" : "Loading\u2026";
     canvas.dataset.shown = there ? `${this.series.name} ${index + 1}` : "";
   }
 
@@ -374,7 +385,7 @@ export class Viewport {
       const ring = new Path2D();
       ring.ellipse(mark.col, mark.row, mark.width * 0.75, mark.height * 0.75, 0, 0, 2 * Math.PI);
       this.#stroke(context, ring, matrix, "rgba(0, 0, 0, 0.7)", 4 * ratio);
-      this.#stroke(context, ring, matrix, "#fff", 1.6 * ratio);
+      this.#stroke(context, ring, matrix, mark.sign > 0 ? "#ffb066" : "#9cc9ff", 2 * ratio);
     }
     context.restore();
   }
@@ -411,7 +422,7 @@ export class Viewport {
       if (row >= 0 && col >= 0 && row < stack.rows && col < stack.cols) {
         const grey = stack.slice(index)[Math.floor(row) * stack.cols + Math.floor(col)];
         const heat = this.callbacks.readout(this, row, col);
-        last = `Grey ${grey}${heat === null ? "" : `  cell ${signed(heat, 3)}`}`;
+        last = `Grey ${grey}${heat === null ? "" : `\nCell ${signed(heat, 3)}`}`;
       }
     }
     texts.window.textContent = `${level}\n${last}`;
@@ -423,7 +434,8 @@ export class Viewport {
     const { series, stack, index, overlay } = this;
     const lines = [`${series.title}\n${index + 1} / ${stack.slices}`];
     if (this.cine) lines.push("  cine");
-    if (overlay?.score) {
+    if (this.leftOut.has(index)) lines.push("\n", element("span", { class: "tag" }, "Left out"));
+    else if (overlay?.score) {
       const { value, decisive } = overlay.score;
       lines.push("  ", element("span", { class: value < 0 ? "lowers" : "raises" }, signed(value)));
       if (decisive) lines.push("\n", element("span", { class: "tag" }, "Decisive slice"));

@@ -23,7 +23,7 @@ export class WhatIf {
     this.output = element("div", { class: "what-if-result", role: "status" });
     this.chips = element("div", { class: "chips" });
     this.button = element("button", { type: "button", onclick: () => this.toggleSlice(this.viewport) });
-    this.clear = element("button", { type: "button", onclick: () => this.reset() }, "Take all back");
+    this.clear = element("button", { type: "button", onclick: () => this.reset() }, "Put everything back");
   }
 
   /** The slices of a series that are left out; all of them if the series is. */
@@ -72,7 +72,7 @@ export class WhatIf {
   refresh(viewport) {
     this.viewport = viewport;
     const out = this.slices.get(viewport.series.name).has(viewport.index);
-    const verb = out ? "Take back" : "Leave out";
+    const verb = out ? "Put back" : "Leave out";
     this.button.textContent = `${verb} ${viewport.series.title} ${viewport.index + 1}`;
   }
 
@@ -120,7 +120,7 @@ export class WhatIf {
     const left = this.exam.series.flatMap((series) =>
       [...this.slices.get(series.name)].sort((one, other) => one - other).map((index) => [series, index]));
     this.chips.replaceChildren(...left.map(([{ name, title }, index]) =>
-      element("button", { type: "button", class: "chip", "aria-label": `Take back ${title} ${index + 1}`,
+      element("button", { type: "button", class: "chip", "aria-label": `Put back ${title} ${index + 1}`,
         onclick: () => {
           this.slices.get(name).delete(index);
           this.#changed();
@@ -136,8 +136,16 @@ export class WhatIf {
     const after = this.result;
     return [
       element("p", {}, `${capital(this.model.titles[name] ?? name)}: ${probability(before.probability)} \u2192 `,
-        element("strong", { class: "now" }, probability(after.probabilities[name]))),
-      element("p", { class: "hint" }, `Logit ${signed(before.logit)} \u2192 ${signed(after.logits[name])} (${signed(after.logits[name] - before.logit)})`),
+        element("strong", { class: "now" }, probability(after.probabilities[name])), this.#callText(name)),
+      element("p", { class: "hint" }, `Logit ${signed(before.logit)} \u2192 ${signed(after.logits[name])} (${signed(after.logits[name] - before.logit)}). Without some parts the network weighs the others anew, so this need not be the sum of their scores.`),
     ];
+  }
+
+  /** What the new probability means at the first operating point. */
+  #callText(name) {
+    if (!this.explanation.points(name).length) return "";
+    const threshold = this.explanation.threshold(name);
+    const word = this.result.probabilities[name] >= threshold ? "present" : "absent";
+    return `, ${word} (threshold ${threshold.toFixed(2)})`;
   }
 }

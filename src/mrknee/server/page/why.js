@@ -54,7 +54,7 @@ function decisiveText(explanation, name, exam, onJump) {
     element("button", { type: "button", class: "jump", onclick: () => onJump(place) }, text),
     ` of ${series.slices}, `, element("span", { class: sign > 0 ? "raises" : "lowers" }, signed(place.score)),
     ` of the logit ${signed(explanation.finding(name).logit)}. `,
-    element("span", { class: "hint" }, `The ring marks the cell that ${sign > 0 ? "adds" : "takes"} most.`));
+    element("span", { class: "hint" }, "The ring marks the cell of a series' strongest slice that adds most (orange) or takes most (blue)."));
 }
 
 /** Switches of heat map and outlines, and the colour bar. */
@@ -71,7 +71,7 @@ export function heatPanel(view) {
     element("div", { class: "colour-bar", role: "img",
       "aria-label": `Colours from blue, ${signed(-scale, 3)}, to orange, ${signed(scale, 3)} logits per cell` }),
     element("p", { class: "scale" }, element("span", {}, signed(-scale, 3)),
-      element("span", {}, "logits per cell"), element("span", {}, signed(scale, 3))),
+      element("span", {}, "effect of each cell on the logit"), element("span", {}, signed(scale, 3))),
     element("p", { class: "hint" }, "Orange adds to the logit, blue takes from it; one scale for the exam. Hold ",
       element("kbd", {}, "H"), " to hide."),
     masks && element("div", { class: "row" }, check("outline", "Lesion outline", view.showOutline, (outline) => view.setHeat({ outline }))),

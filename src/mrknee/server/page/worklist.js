@@ -3,13 +3,15 @@
 import { cancelled, getJson } from "./api.js";
 import { element, place } from "./dom.js";
 import { address, go, remember } from "./state.js";
-import { capital, count, duration, probability } from "./words.js";
+import { capital, count, duration, probability, ruleText } from "./words.js";
 
 const ROW = 40; // height of a row in CSS pixels, as in room.css
 const PAGE = 100;
 const SPARE = 12; // rows drawn above and below the visible ones
 const SEARCH_MS = 200;
 const PROGRESS_MS = 2000;
+
+const CALLS = ["positive", "negative", "right", "wrong"]; // values of the service's parameter `is`
 
 export class WorkListView {
   constructor(root, place, page) {
@@ -27,12 +29,12 @@ export class WorkListView {
     const columns = ["id", "state", ...this.model.findings];
     this.query = {
       sort: columns.includes(query.sort) ? query.sort : "id",
-      order: query.order ?? "",
+      order: ["asc", "desc"].includes(query.order) ? query.order : "",
       q: query.q ?? "",
       data_set: query.data_set ?? "",
       split: query.split ?? "",
       finding: this.model.findings.includes(query.finding) ? query.finding : "",
-      is: query.is ?? "",
+      is: CALLS.includes(query.is) ? query.is : "",
     };
   }
 
@@ -61,7 +63,9 @@ export class WorkListView {
     this.body = element("tbody");
     this.headers = new Map();
     const header = (name, text, kind) => {
-      const button = element("button", { type: "button", onclick: () => this.#sort(name) }, text);
+      const [point] = (this.model.operating_points[name] ?? []).filter(({ threshold }) => threshold !== null);
+      const title = point && `Orange from ${point.threshold.toFixed(2)} on (${ruleText(point.rule)})`;
+      const button = element("button", { type: "button", title, onclick: () => this.#sort(name) }, text);
       const cell = element("th", { scope: "col", class: kind }, button);
       this.headers.set(name, cell);
       return cell;
@@ -99,7 +103,7 @@ export class WorkListView {
       sets.length > 1 && select("data_set", "Data set", [["", "all"], ...sets.map(([name]) => [name, name])]),
       splits.length > 1 && select("split", "Split", [["", "all"], ...splits.map((name) => [name, name])]),
       select("finding", "Finding", [["", "any"], ...titles]),
-      select("is", "Call", [["", "any"], ["positive", "positive"], ["negative", "negative"], ["right", "right"], ["wrong", "wrong"]]));
+      select("is", "Network says", [["", "any"], ...CALLS.map((name) => [name, name])]));
   }
 
   #filter(name, value) {
@@ -168,7 +172,7 @@ export class WorkListView {
       this.pages.set(number, answer.exams);
       Object.assign(this, { matched: answer.matched, total: answer.total });
       this.#summarise(answer);
-      this.page.keepList({ query: { ...this.query }, matched: this.matched });
+      this.page.keepList(this.#shared());
       this.#draw();
     } catch (error) {
       this.pages.delete(number);
@@ -356,6 +360,7 @@ export class WorkListView {
   update(place) {
     this.#read(place);
     this.search.value = this.query.q;
+    for (const select of this.root.querySelectorAll(".filters select")) select.value = this.query[select.name];
     this.#load();
   }
 
