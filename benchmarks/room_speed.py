@@ -25,7 +25,7 @@ from pathlib import Path
 from shutil import which
 
 import numpy as np
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, Request, sync_playwright
 
 from mrknee.exams import PLANES, write_stack
 
@@ -131,10 +131,11 @@ def memory(page: Page) -> float:
 def measure_exams(page: Page, address: str, count: int, opened: int) -> None:
     """Prints the times and the memory of opening exams."""
     sent: dict[str, int] = {}
-    page.on(
-        "requestfinished",
-        lambda one: sent.setdefault(one.url, one.sizes()["responseBodySize"]),
-    )
+
+    def note(request: Request) -> None:
+        sent.setdefault(request.url, request.sizes()["responseBodySize"])
+
+    page.on("requestfinished", note)
     page.goto(address)
     wait_until_scored(page)
     first, whole = [], []

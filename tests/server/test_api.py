@@ -9,8 +9,9 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 
-from mrknee.exams import PLANES, Dataset, open_dataset, write_stack
+from mrknee.exams import PLANES, Dataset, Series, open_dataset, write_stack
 from mrknee.inference.model import load_model
+from mrknee.server.api import series_title
 from mrknee.server.read_exam import stack_digest
 from mrknee.server.schemas import Prediction
 from tests.export.test_onnx import FINDINGS
@@ -345,3 +346,19 @@ def test_an_unknown_label_is_null(data: Path) -> None:
     """The data set of these tests has an unknown label."""
     exams = Dataset.of_split(data, "valid", allow_missing_plane=True)
     assert np.isnan(exams.labels[0]).tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("series", "title"),
+    [
+        (Series("sagittal", "sagittal"), "sagittal"),
+        (Series("sag_2", "sagittal"), "sag 2"),
+        (Series("a", "axial", fat_suppressed=True), "axial FS"),
+        (Series("a", "axial", fat_suppressed=False), "axial non-FS"),
+        (Series("a", "coronal", weighting="T1", fat_suppressed=False), "coronal T1"),
+        (Series("a", "coronal", weighting="PD", fat_suppressed=True), "coronal PD FS"),
+    ],
+)
+def test_titles_of_series(series: Series, title: str) -> None:
+    """Plane, weighting and fat suppression, as far as they are declared."""
+    assert series_title(series) == title

@@ -202,11 +202,17 @@ class ReadingRoom:
 
 
 def series_title(one: Series) -> str:
-    """Returns the text for a series, such as "sagittal" or "sagittal PD, fat-suppressed"."""
-    if one.weighting is None:
+    """Returns the text for a series, such as "sagittal" or "sagittal PD FS" (fat-suppressed)."""
+    if one.weighting is None and one.fat_suppressed is None:
         return one.name.replace("_", " ")
-    fat = ", fat-suppressed" if one.fat_suppressed else ""
-    return f"{one.plane} {one.weighting}{fat}"
+    words = [str(one.plane)]
+    if one.weighting is not None:
+        words.append(str(one.weighting))
+    if one.fat_suppressed:
+        words.append("FS")
+    elif one.weighting is None:
+        words.append("non-FS")
+    return " ".join(words)
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

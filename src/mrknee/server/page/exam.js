@@ -98,7 +98,7 @@ export class ExamView {
     this.answer = element("div", { class: "answer" });
     this.why = element("aside", { class: "why", "aria-label": "Why" }, this.answer);
     this.problem = element("div", { class: "problems", role: "alert" });
-    this.heading = element("h1", {}, this.exam.id);
+    this.heading = element("h1", { title: this.exam.id }, this.exam.id);
     this.steps = element("div", { class: "steps" });
     const origin = [this.exam.data_set, this.exam.split].filter(Boolean).join(" / ");
     this.root.replaceChildren(
@@ -445,9 +445,14 @@ export class ExamView {
   }
 }
 
+/** A long id, such as a UID, without its middle. */
+function shortened(id) {
+  return id.length > 16 ? `${id.slice(0, 5)}\u2026${id.slice(-8)}` : id;
+}
+
 /** The text in a viewport's upper right corner. */
 export function caption({ id, side, mirrored }) {
   const knee = side ? `${side} knee` : "";
   const images = mirrored ? "mirrored" : "";
-  return [id, [knee, images].filter(Boolean).join(", ")].filter(Boolean).join("\n");
+  return [shortened(id), [knee, images].filter(Boolean).join(", ")].filter(Boolean).join("\n");
 }
