@@ -190,7 +190,8 @@ class RoomPage:
         self.page.wait_for_timeout(60)  # wheel events are sent with the next frame
 
     def close(self) -> None:
-        """Closes the tab."""
+        """Closes the tab; requests that a route still handles are given up."""
+        self.page.unroute_all(behavior="ignoreErrors")
         self.page.close()
 
 

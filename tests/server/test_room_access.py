@@ -362,7 +362,7 @@ def test_the_service_may_be_restarted_under_the_page(
 
         room.page.route("**/api/**", redirect)
         room.page.locator(ROW).nth(1).click()
-        room.page.wait_for_selector("[data-loaded~=stacks]", state="attached")
+        room.page.wait_for_selector("[data-loaded~=heat]", state="attached")
         assert gate.is_set()
         assert room.page.locator(".problem").count() == 0
         room.close()
