@@ -1,6 +1,6 @@
 """`rsna2026-small` on synthetic studies in the form of RSNA's data set, from DICOM to AUCs.
 
-    python benchmarks/rsna_phantom.py OUT [--page docs/results/rsna-phantom.md]
+    python benchmarks/rsna_phantom.py OUT [--kept FOLDER] [--page docs/results/rsna-phantom.md]
 
 writes studies (`mrknee phantom --layout rsna2026`), imports them (`mrknee rsna`, with both label
 tables), trains, predicts the test studies and scores them against the labels that were painted,
@@ -13,7 +13,8 @@ which training doesn't see. Five variants, each with every seed:
 - random selection: the inner exams that select the epoch are drawn without regard to groups.
 
 Every step is kept in OUT, and the same command continues after an interruption. About 30 minutes of
-processor time for the data, and three to four per training.
+processor time for the data, and five to eight per training. With `--kept FOLDER`, predictions are
+kept there too, and what is there is not trained again (experiments/results/rsna-phantom).
 """
 
 from __future__ import annotations
@@ -154,18 +155,29 @@ def run_folder(out: Path, arm: Arm, seed: int) -> RunFolder:
     return RunFolder(out / "runs" / arm.name.replace(" ", "-").replace("'", "") / f"seed{seed}")
 
 
-def train(out: Path, arm: Arm, seed: int, extra: Sequence[str]) -> None:
+def train(out: Path, arm: Arm, seed: int, extra: Sequence[str], kept: Path | None = None) -> None:
     """Trains one network, or continues an interrupted training."""
     folder = run_folder(out, arm, seed)
-    if folder.scorecard.exists():
+    if folder.scorecard.exists() or (kept is not None and kept_file(kept, arm, seed).exists()):
         return
     options = ["--seed", seed, "--feature_cache", out / "features", *arm.options, *extra]
     resume = ["--resume"] if folder.path.exists() else []
     run("train", out / arm.data, "--recipe", RECIPE, "--out", folder.path, *options, *resume)
 
 
-def predicted(out: Path, arm: Arm, seed: int) -> Predictions:
+def kept_file(kept: Path, arm: Arm, seed: int) -> Path:
+    """Returns the file of kept predictions of one training."""
+    return kept / run_folder(kept, arm, seed).path.parent.name / f"seed{seed}.csv"
+
+
+def predicted(out: Path, arm: Arm, seed: int, kept: Path | None = None) -> Predictions:
     """Returns the probabilities of the test studies."""
+    if kept is not None:
+        file = kept_file(kept, arm, seed)
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            predicted(out, arm, seed).write(file)
+        return Predictions.read(file)
     folder = run_folder(out, arm, seed)
     file = folder.path / "predictions-test.csv"
     if not file.exists():
@@ -180,9 +192,9 @@ def test_studies(out: Path) -> Dataset:
     return open_dataset(out / "data", "test", allow_missing_plane=True)
 
 
-def compare(out: Path, seeds: Sequence[int]) -> ArmComparison:
+def compare(out: Path, seeds: Sequence[int], kept: Path | None) -> ArmComparison:
     """Compares the variants."""
-    tables = {arm.name: [predicted(out, arm, seed) for seed in seeds] for arm in ARMS}
+    tables = {arm.name: [predicted(out, arm, seed, kept) for seed in seeds] for arm in ARMS}
     fold = read_fold(out / "data", "test", tables)
     return compare_arms([fold], baseline=BASELINE, seeds=seeds, split="test")
 
@@ -334,6 +346,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--page", type=Path, help="a page of docs/results to write")
+    parser.add_argument("--kept", type=Path, help="predictions of earlier runs")
     parser.add_argument("--train", type=int, default=600)
     parser.add_argument("--test", type=int, default=200)
     parser.add_argument("--size", type=int, default=128)
@@ -345,8 +358,8 @@ def main() -> None:
     make_data(given.out, given)
     for seed in given.seeds:
         for arm in ARMS:
-            train(given.out, arm, seed, extra)
-    found = compare(given.out, given.seeds)
+            train(given.out, arm, seed, extra, given.kept)
+    found = compare(given.out, given.seeds, given.kept)
     slices = hottest_slices(given.out, given.seeds[0])
     write_text(given.out / "comparison.txt", found.table())
     write_text(given.out / "comparison.json", found.to_json())
