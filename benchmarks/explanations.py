@@ -174,6 +174,9 @@ def print_localisation(scores: Mapping[str, Any], unseen: Mapping[str, Any]) -> 
     for finding, planes in scores.items():
         for where, maps in planes.items():
             heat = {k: 100 * v if isinstance(v, float) else v for k, v in maps[MODEL]["heat"].items()}  # fmt: skip # noqa: E501
+            if not heat["n"]:
+                print(f"| {finding} | {where} | 0 | | | |")
+                continue
             print(
                 f"| {finding} | {where} | {heat['n']} | {heat['inside']:.2f} | {heat['even']:.2f} "
                 f"| {heat['difference']:+.2f} ({heat['low']:+.2f} to {heat['high']:+.2f}) |"
@@ -189,6 +192,9 @@ def print_against(scores: Mapping[str, Any], question: str, times: float, digits
     for finding, planes in scores.items():
         for where, maps in planes.items():
             one = maps["random heads"][question]
+            if not one["n"]:
+                print(f"| {finding} | {where} | 0 | | |")
+                continue
             v = {k: times * one[k] for k in one if k not in ("n", "left_out")}
             print(
                 f"| {finding} | {where} | {one['n']} "

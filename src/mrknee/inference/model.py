@@ -156,7 +156,8 @@ class Model(ABC):
             exam: the exam.
 
         Returns:
-            `ablation.without(series=["axial"], slices={"sagittal": [3, 4]})` predicts without them.
+            The ablation, whose `without(series, slices)` predicts without these: names of series,
+            and indices of slices per series.
 
         Raises:
             DataError: the exam has no series that the model was trained on.
