@@ -145,7 +145,9 @@ export class WhatIf {
   #callText(name) {
     if (!this.explanation.points(name).length) return "";
     const threshold = this.explanation.threshold(name);
-    const word = this.result.probabilities[name] >= threshold ? "present" : "absent";
-    return `, ${word} (threshold ${threshold.toFixed(2)})`;
+    const p = this.result.probabilities[name];
+    const word = p >= threshold ? "present" : "absent";
+    const close = p.toFixed(2) === threshold.toFixed(2); // then two decimals don't say which is larger
+    return close ? `, ${word} (${p.toFixed(4)}, threshold ${threshold.toFixed(4)})` : `, ${word} (threshold ${threshold.toFixed(2)})`;
   }
 }
