@@ -135,6 +135,11 @@ class RoomPage:
         assert name == series, text
         return int(number)
 
+    def text(self, series: str) -> str:
+        """Returns the texts in a viewport, after what was asked for has been drawn."""
+        self.settle()
+        return self.page.inner_text(f"section[aria-label={series.capitalize()}]")
+
     def settle(self) -> None:
         """Waits until what was asked for has been drawn."""
         self.page.evaluate("() => new Promise(f => requestAnimationFrame(() => setTimeout(f)))")

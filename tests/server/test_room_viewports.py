@@ -79,7 +79,7 @@ def test_left_drag_changes_the_window(room: RoomPage) -> None:
     room.drag("axial", -100, 0)
     dark, bright = room.pixel("axial", 0.5, 0.3)[0], room.pixel("axial")[0]
     assert bright - dark > before - 20
-    assert "W 155" in room.page.inner_text("section[aria-label=Axial]")
+    assert "W 155" in room.text("axial")
 
 
 @pytest.mark.parametrize("button", ["right", "ctrl-wheel"])
@@ -159,7 +159,7 @@ def test_keys_zoom_pan_and_window(room: RoomPage) -> None:
     room.page.keyboard.press("Shift+B")
     assert room.pixel("axial")[0] == grey
     room.page.keyboard.press("v")
-    assert "W 240" in room.page.inner_text("section[aria-label=Axial]")
+    assert "W 240" in room.text("axial")
 
 
 def test_cine_runs_until_it_is_stopped(room: RoomPage) -> None:
@@ -314,7 +314,7 @@ def test_cursors_are_not_linked_where_positions_are_unknown(room: RoomPage) -> N
 def test_the_pointer_reads_values(room: RoomPage) -> None:
     """The corner states the grey value below the pointer."""
     room.canvas("axial").hover()
-    assert f"Grey {grey_of(6)}" in room.page.inner_text("section[aria-label=Axial]")
+    assert f"Grey {grey_of(6)}" in room.text("axial")
 
 
 def test_research_use_only_is_in_every_viewport(room: RoomPage) -> None:
