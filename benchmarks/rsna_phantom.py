@@ -227,6 +227,9 @@ def hottest_slices(out: Path, seed: int) -> dict[str, HitRate]:
                 series, index = why.most_raising(finding)
                 hits[finding].append(bool(slices[series][index]))
                 chances[finding].append(float(every.mean()))
+    without = [finding for finding, found in hits.items() if not found]
+    if without:
+        sys.exit(f"no test study has a mask of {', '.join(without)}")
     return {finding: hit_rate(hits[finding], chances[finding]) for finding in model.findings}
 
 
@@ -241,10 +244,10 @@ def slices_with_lesion(
     uids = dict(series_uids(source / "test_series" / study, record))
     masks = np.load(source / "truth" / "masks" / f"{study}.npz")
     found: dict[str, dict[str, np.ndarray]] = {}
-    for finding, title in RSNA_2026_FINDINGS.items():
+    for finding in RSNA_2026_FINDINGS:
         found[finding] = {}
         for name, shape in shapes.items():
-            key = f"{uids[name]}/{title}"
+            key = f"{uids[name]}/{finding}"
             shown = masks[key].any(axis=(1, 2)) if key in masks else np.zeros(shape[0], bool)
             if len(shown) != shape[0]:
                 sys.exit(f"{study}, {name}: {len(shown)} slices with masks, {shape[0]} imported")
@@ -283,7 +286,8 @@ def page(
     lines = [
         "# Twelve findings on synthetic studies",
         "",
-        f"`python benchmarks/rsna_phantom.py OUT --page docs/results/rsna-phantom.md`: "
+        f"`python benchmarks/rsna_phantom.py OUT --kept experiments/results/rsna-phantom "
+        f"--page docs/results/rsna-phantom.md`: "
         f"{given.train} training and {len(part)} test studies of `mrknee phantom --layout "
         f"rsna2026` (seed {given.data_seed}, {given.size} pixels, {given.slice_factor:g} of the "
         "slices), imported by `mrknee rsna` with both label tables, recipe `rsna2026-small`, seeds "
