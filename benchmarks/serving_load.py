@@ -134,7 +134,7 @@ def open_exam(client: Client, number: int) -> None:
     place = "/api/v1/exams/" + rows[number % len(rows)]["key"]
     exam = json.loads(client.ask("GET", place))
     explanation = json.loads(client.ask("GET", place + "/explanation"))
-    finding = next(iter(explanation["probabilities"]))
+    finding = next(iter(explanation["findings"]))
     for series in exam["series"]:
         client.ask("GET", f"/api/v1/stacks/{series['sha256']}")
         client.ask("GET", f"{place}/heat/{series['name']}/{finding}")
