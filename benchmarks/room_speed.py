@@ -16,18 +16,14 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from shutil import which
 
-import numpy as np
 from playwright.sync_api import Page, Request, sync_playwright
+from serving_load import serving, write_exams
 
-from mrknee.exams import PLANES, write_stack
+ADDRESS = "http://127.0.0.1:{}/"
 
 SHAPE = (61, 256, 256)
 """Slices, rows and columns of the largest series of MRNet."""
@@ -80,33 +76,6 @@ WINDOW = """async () => {
     }
     return times;
 }"""
-
-
-def write_exams(root: Path, count: int, shape: tuple[int, int, int]) -> Path:
-    """Writes exams of smooth noise, which compresses about as well as MR images."""
-    rng = np.random.default_rng(0)
-    for number in range(count):
-        for plane in PLANES:
-            coarse = rng.integers(0, 256, (shape[0], -(-shape[1] // 8), -(-shape[2] // 8)))
-            large = coarse.repeat(8, axis=1).repeat(8, axis=2)[:, : shape[1], : shape[2]]
-            stack = np.clip(large + rng.normal(0, 4, shape), 0, 255).astype(np.uint8)
-            write_stack(root / "valid", plane, f"{number:05d}", stack)
-    return root
-
-
-@contextmanager
-def serving(model: Path, exams: Path) -> Iterator[str]:
-    """Runs `mrknee serve` and yields its address."""
-    command = [sys.executable, "-m", "mrknee", "serve", str(model), "--exams", str(exams)]
-    with subprocess.Popen(  # noqa: S603  # our own command
-        [*command, "--port", "0"], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        try:
-            yield line.rpartition(" at ")[2].strip() + "/"
-        finally:
-            process.terminate()
 
 
 def wait_until_scored(page: Page) -> None:
@@ -174,16 +143,18 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as play:
         browser = play.chromium.launch(executable_path=which("chromium"))
-        exams = write_exams(Path(folder) / "large", given.exams, SHAPE)
-        with serving(given.model, exams) as address:
+        exams = Path(folder) / "large"
+        write_exams(exams, given.exams, SHAPE)
+        with serving(given.model, "--exams", str(exams)) as (port, _):
             page = browser.new_page(viewport={"width": 1280, "height": 800})
-            measure_exams(page, address, given.exams, given.opened)
+            measure_exams(page, ADDRESS.format(port), given.exams, given.opened)
             page.close()
-        exams = write_exams(Path(folder) / "many", given.rows, (1, 16, 16))
-        with serving(given.model, exams) as address:
+        exams = Path(folder) / "many"
+        write_exams(exams, given.rows, (1, 16, 16))
+        with serving(given.model, "--exams", str(exams)) as (port, _):
             page = browser.new_page(viewport={"width": 1280, "height": 800})
             page.add_init_script(FIRST_ROW)
-            page.goto(address)
+            page.goto(ADDRESS.format(port))
             times = []
             for _ in range(10):
                 page.reload()

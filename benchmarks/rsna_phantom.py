@@ -74,6 +74,11 @@ class Arm:
     data: str
     options: tuple[str, ...] = ()
 
+    @property
+    def folder(self) -> str:
+        """Name of the folder of its runs."""
+        return self.name.replace(" ", "-").replace("'", "")
+
 
 ARMS = (
     Arm(BASELINE, "data"),
@@ -152,7 +157,7 @@ def write_hard_labels(data: Path) -> None:
 
 def run_folder(out: Path, arm: Arm, seed: int) -> RunFolder:
     """Returns the run folder of one training."""
-    return RunFolder(out / "runs" / arm.name.replace(" ", "-").replace("'", "") / f"seed{seed}")
+    return RunFolder(out / "runs" / arm.folder / f"seed{seed}")
 
 
 def train(out: Path, arm: Arm, seed: int, extra: Sequence[str], kept: Path | None = None) -> None:
@@ -167,7 +172,7 @@ def train(out: Path, arm: Arm, seed: int, extra: Sequence[str], kept: Path | Non
 
 def kept_file(kept: Path, arm: Arm, seed: int) -> Path:
     """Returns the file of kept predictions of one training."""
-    return kept / run_folder(kept, arm, seed).path.parent.name / f"seed{seed}.csv"
+    return kept / arm.folder / f"seed{seed}.csv"
 
 
 def predicted(out: Path, arm: Arm, seed: int, kept: Path | None = None) -> Predictions:

@@ -9,8 +9,8 @@ answer; after a 429 or 503 it waits for the time stated in Retry-After. Slow cli
 beginning of an exam, then one byte per second, and reconnect when they are disconnected.
 
 With `--exams N`, clients open N exams of a work list instead, as the reading room's page does: the
-list, the exam, its stacks, the explanation, and the heat maps of one finding. One opening is one
-row of the table's counts.
+list, the exam, its stacks, the explanation, and the heat maps of one finding. Each opening
+counts as one answer.
 
 Prints a table: numbers of answers, refusals (429, 503) and errors (everything else), answers per
 second, median and 99th percentile of their duration, the longest duration of /health, which is

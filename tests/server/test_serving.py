@@ -10,6 +10,8 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import asdict
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from mrknee.cli import main
 from mrknee.inference.model import load_model
 from mrknee.server.arrivals import MAX_PER_ADDRESS
 from mrknee.server.limits import DEFAULT_LIMITS
+from mrknee.verbs import serve
 from tests.hostile.test_full_disk import disk, fill  # noqa: F401  # a fixture
 from tests.processes import run_mrknee
 from tests.server.client import KIND, Served, exam_form, form, random_exam
@@ -288,3 +291,10 @@ def test_limits_out_of_range_are_refused(
     text = capsys.readouterr().err
     assert option in text
     assert expected in text
+
+
+def test_the_command_has_the_defaults_of_the_service() -> None:
+    """The command line states them without importing the service."""
+    parameters = signature(serve).parameters
+    for name, value in asdict(DEFAULT_LIMITS).items():
+        assert parameters[name].default == value, name

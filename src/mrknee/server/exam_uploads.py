@@ -49,9 +49,6 @@ MAX_UPLOADS, MAX_UPLOADED_BYTES = 32, 400_000_000
 """Maximum number of uploaded exams in memory, and of bytes of their stacks; the oldest are dropped.
 One upload adds at most as many."""
 
-MAX_UNPACKED_BYTES = 1_000_000_000
-"""Maximum unpacked size of a zip in MRNet's layout; eight float64 exams of MRNet's largest size."""
-
 MAX_IMPORTS, IMPORT_RETRY_SECONDS = 4, 20
 """Maximum number of DICOM archives that are imported or wait, and `Retry-After` of others."""
 

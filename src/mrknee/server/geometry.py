@@ -14,6 +14,7 @@ from mrknee.checks.layout import RECORD
 from mrknee.errors import MrkneeError
 from mrknee.exams import SeriesList
 from mrknee.exams.axes import Shape
+from mrknee.files import is_file
 from mrknee.untrusted import read_json
 
 _RSNA_FOLDER = "data"  # as in sources/rsna2026/importing.py, which imports much
@@ -69,7 +70,9 @@ def read_records(root: Path) -> Mapping[str, Any]:
     Args:
         root: the data set's folder.
     """
-    file = root.parent / RECORD if root.name == _RSNA_FOLDER else root / RECORD
+    file = root / RECORD
+    if root.name == _RSNA_FOLDER and not is_file(file):
+        file = root.parent / RECORD
     try:
         content = read_json(file, "record of an import", at_most=_MAX_BYTES)
     except MrkneeError:  # not written by an import

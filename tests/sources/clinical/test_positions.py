@@ -131,3 +131,6 @@ def test_the_record_of_an_rsna_import_lies_beside_the_data(tmp_path: Path) -> No
     (tmp_path / "import.json").write_text('{"exams": {"1.2": {}}}')
     assert read_records(tmp_path / "data") == read_records(tmp_path) == {"1.2": {}}
     assert read_records(tmp_path / "elsewhere") == {}
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "import.json").write_text('{"exams": {"0000": {}}}')
+    assert read_records(tmp_path / "data") == {"0000": {}}  # of `mrknee import SRC data`

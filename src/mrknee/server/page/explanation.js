@@ -1,5 +1,6 @@
 /** An exam's prediction and its decomposition, as the service returned them. */
 
+import { pointsOf } from "./findings.js";
 import { probability } from "./words.js";
 
 export class Explanation {
@@ -22,7 +23,7 @@ export class Explanation {
 
   /** The operating points of a finding that have a threshold. */
   points(name) {
-    return (this.model.operating_points[name] ?? []).filter(({ threshold }) => threshold !== null);
+    return pointsOf(this.model, name);
   }
 
   /** The threshold of calls: the first operating point; 0.5 if none was fitted. */

@@ -3,6 +3,11 @@
 import { element, place } from "./dom.js";
 import { capital, probability } from "./words.js";
 
+/** The operating points of a finding that have a threshold. */
+export function pointsOf(model, name) {
+  return (model.operating_points[name] ?? []).filter(({ threshold }) => threshold !== null);
+}
+
 /**
  * @param {Object} model
  * @param {(finding: string) => void} onSelect
@@ -25,8 +30,8 @@ export function findingSwitch(model, onSelect) {
     const { value, fill, button } = buttons.get(name);
     value.textContent = other === null ? probability(p) : `${probability(p)} \u2192 ${probability(other)}`;
     place(fill, { width: `${100 * (other ?? p)}%` });
-    const points = (model.operating_points[name] ?? []).filter(({ threshold }) => threshold !== null);
-    button.classList.toggle("positive", points.length > 0 && (other ?? p) >= points[0].threshold);
+    const [point] = pointsOf(model, name);
+    button.classList.toggle("positive", Boolean(point) && (other ?? p) >= point.threshold);
   };
   return {
     node,

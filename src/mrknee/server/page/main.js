@@ -4,7 +4,7 @@ import { getJson, Problem } from "./api.js";
 import { element } from "./dom.js";
 import { ExamView } from "./exam.js";
 import { helpDialog } from "./help.js";
-import { address, go, listQuery, parse, settings } from "./state.js";
+import { address, go, listParameters, listQuery, parse, settings } from "./state.js";
 import { commandOf } from "./viewer.js";
 import { keyBinding } from "./bindings.js";
 import { WorkListView } from "./worklist.js";
@@ -72,11 +72,9 @@ const page = {
 
 /** Up to 200 keys of the work list around one that was found before, or the first ones. */
 async function keysAround(key, before) {
-  const query = listQuery.get();
-  const set = Object.entries(query).filter(([name, value]) => value !== "" && !(name === "finding" && !query.is));
   const known = before?.keys.indexOf(key) ?? -1;
   const start = known < 0 ? 0 : Math.max(0, before.start + known - 100);
-  const answer = await getJson(`exams?${new URLSearchParams({ ...Object.fromEntries(set), offset: start, limit: 200 })}`);
+  const answer = await getJson(`exams?${listParameters(listQuery.get(), start, 200)}`);
   const keys = answer.exams.map((one) => one.key);
   return { keys, start, first: start === 0, last: start + keys.length >= answer.matched };
 }

@@ -96,6 +96,12 @@ export const drafts = {
   delete: (path) => tab.delete(`draft.${path}`),
 };
 
+/** @returns {string} parameters of a request for rows of the work list; a finding counts only with a call */
+export function listParameters(query, offset, limit) {
+  const set = Object.entries({ ...query, offset, limit }).filter(([name, value]) => value !== "" && !(name === "finding" && !query.is));
+  return new URLSearchParams(set).toString();
+}
+
 /** The work list's search, filters and order, for the way back and for the next exam. */
 export const listQuery = {
   get: () => JSON.parse(tab.get("list", '{"sort":"id"}')),

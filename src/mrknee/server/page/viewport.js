@@ -286,12 +286,11 @@ export class Viewport {
 
   // position in the patient
 
-  /** Patient coordinates, in mm, of a point of the shown slice; null if the position is unknown. */
+  /** Patient coordinates, in mm, of a point of the shown slice; for series of known position. */
   locate({ row, col }) {
-    const position = this.series.position;
-    if (!position) return null;
-    const [slice, down, across] = position.steps;
-    return position.first.map((start, k) => start + this.index * slice[k] + (row - 0.5) * down[k] + (col - 0.5) * across[k]);
+    const { first, steps } = this.series.position;
+    const [slice, down, across] = steps;
+    return first.map((start, k) => start + this.index * slice[k] + (row - 0.5) * down[k] + (col - 0.5) * across[k]);
   }
 
   /** Slice (its centre is a whole number), row and column of a point in patient coordinates. */

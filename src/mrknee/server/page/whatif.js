@@ -2,7 +2,7 @@
 
 import { cancelled, examPath, Problem, sendJson } from "./api.js";
 import { element } from "./dom.js";
-import { capital, probability, signed } from "./words.js";
+import { capital, decimals, probability, signed } from "./words.js";
 
 export class WhatIf {
   /**
@@ -147,7 +147,7 @@ export class WhatIf {
     const threshold = this.explanation.threshold(name);
     const p = this.result.probabilities[name];
     const word = p >= threshold ? "present" : "absent";
-    const close = p.toFixed(2) === threshold.toFixed(2); // then two decimals don't say which is larger
-    return close ? `, ${word} (${p.toFixed(4)}, threshold ${threshold.toFixed(4)})` : `, ${word} (threshold ${threshold.toFixed(2)})`;
+    const digits = decimals(p, threshold);
+    return `, ${word} (${digits > 2 ? `${p.toFixed(digits)}, ` : ""}threshold ${threshold.toFixed(digits)})`;
   }
 }

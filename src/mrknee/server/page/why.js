@@ -2,7 +2,7 @@
 
 import { element } from "./dom.js";
 import { waterfall } from "./waterfall.js";
-import { capital, ruleText, signed } from "./words.js";
+import { capital, decimals, ruleText, signed } from "./words.js";
 
 const NOT_ADDING = "The parts of this explanation do not add up to the logit to within rounding.";
 
@@ -30,8 +30,8 @@ function callText(explanation, name) {
   if (!point) return "No operating point was fitted.";
   const [word, side] = explanation.positive(name) ? ["Present", "at or above"] : ["Absent", "below"];
   const p = explanation.probabilities[name];
-  const close = p.toFixed(2) === point.threshold.toFixed(2); // then two decimals don't say which is larger
-  const numbers = close ? `${p.toFixed(4)} is ${side} the threshold ${point.threshold.toFixed(4)}` : `${side} the threshold ${point.threshold.toFixed(2)}`;
+  const digits = decimals(p, point.threshold);
+  const numbers = `${digits > 2 ? `${p.toFixed(digits)} is ` : ""}${side} the threshold ${point.threshold.toFixed(digits)}`;
   return element("span", {}, element("strong", {}, word), `: ${numbers} (${ruleText(point.rule)}).`);
 }
 
@@ -54,7 +54,7 @@ function decisiveText(explanation, name, exam, onJump) {
     element("button", { type: "button", class: "jump", onclick: () => onJump(place) }, text),
     ` of ${series.slices}, `, element("span", { class: sign > 0 ? "raises" : "lowers" }, signed(place.score)),
     ` of the logit ${signed(explanation.finding(name).logit)}. `,
-    element("span", { class: "hint" }, "The ring marks the cell of a series' strongest slice that adds most (orange) or takes most (blue)."));
+    element("span", { class: "hint" }, "The ring marks the cell of each series with the largest contribution: orange adds to the logit, blue takes from it."));
 }
 
 /** Switches of heat map and outlines, and the colour bar. */

@@ -26,6 +26,11 @@ export function capital(text) {
   return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
+/** Decimals by which a probability and a threshold differ in print: 2, or 4 if they are close. */
+export function decimals(p, threshold) {
+  return p.toFixed(2) === threshold.toFixed(2) ? 4 : 2;
+}
+
 /** A threshold's rule for display: "sensitivity ≥ 0.90". */
 export function ruleText(rule) {
   return rule.replace(">=", "\u2265");

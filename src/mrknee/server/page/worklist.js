@@ -2,7 +2,8 @@
 
 import { cancelled, getJson } from "./api.js";
 import { element, place } from "./dom.js";
-import { address, go, remember } from "./state.js";
+import { pointsOf } from "./findings.js";
+import { address, go, listParameters, remember } from "./state.js";
 import { capital, count, duration, probability, ruleText } from "./words.js";
 
 const ROW = 40; // height of a row in CSS pixels, as in room.css
@@ -63,7 +64,7 @@ export class WorkListView {
     this.body = element("tbody");
     this.headers = new Map();
     const header = (name, text, kind) => {
-      const [point] = (this.model.operating_points[name] ?? []).filter(({ threshold }) => threshold !== null);
+      const [point] = pointsOf(this.model, name);
       const title = point && `Orange from ${point.threshold.toFixed(2)} on (${ruleText(point.rule)})`;
       const button = element("button", { type: "button", title, onclick: () => this.#sort(name) }, text);
       const cell = element("th", { scope: "col", class: kind }, button);
@@ -146,8 +147,7 @@ export class WorkListView {
   // loading
 
   #parameters(offset, limit = PAGE) {
-    const set = Object.entries({ ...this.query, offset, limit }).filter(([name, value]) => value !== "" && !(name === "finding" && !this.query.is));
-    return new URLSearchParams(set).toString();
+    return listParameters(this.query, offset, limit);
   }
 
   async #load() {
@@ -293,7 +293,7 @@ export class WorkListView {
     const inside = element("div", { class: "score" });
     if (p === undefined || p === null) inside.append(element("span", { class: "bar" }), element("span", { class: "value" }, "\u2013"));
     else {
-      const point = (this.model.operating_points[name] ?? []).find(({ threshold }) => threshold !== null);
+      const [point] = pointsOf(this.model, name);
       const fill = place(element("span", { class: point && p >= point.threshold ? "fill positive" : "fill" }), { width: `${100 * p}%` });
       inside.append(element("span", { class: "bar" }, fill), element("span", { class: "value" }, probability(p)));
     }

@@ -339,7 +339,7 @@ def _group_reasons(why: Mapping[str, str]) -> str:
 
 
 def _shape(framed: Framed) -> dict[str, Any]:
-    return {
+    return {  # + 0.0 turns -0.0 into 0.0
         "slices": len(framed.stack),
         "pixel_mm": round(framed.pixel_mm, 4),
         "size": framed.stack.shape[1],
