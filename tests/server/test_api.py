@@ -66,6 +66,14 @@ def test_the_work_list_is_sorted_and_filtered_by_the_service(room: Served) -> No
     assert keys("split=train&limit=1") == ["knees~train~0004"]
     assert keys("split=train&offset=1") == ["knees~train~Knie=20=3C5=3E=20100=25"]
     assert keys("data_set=other") == []
+    every = [row["key"] for row in rows]
+    for place, key in enumerate(every):
+        answer = get(room, f"/exams?limit=2&around={key}")
+        start = max(0, place - 1)
+        assert (answer["offset"], answer["matched"]) == (start, len(every))
+        assert [row["key"] for row in answer["exams"]] == every[start : start + 2]
+    assert keys(f"split=train&limit=1&around={every[0]}") == ["knees~train~0004"]
+    assert keys("limit=1&around=unknown") == every[:1]
     assert keys("finding=meniscus&truth=unknown") == ["knees~valid~0001", "knees~train~0004"]
     for truth, low in (("positive", 1.0), ("negative", 0.0)):
         expected = [r["key"] for r in rows if r["labels"]["acl"] == low]

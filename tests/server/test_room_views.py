@@ -139,6 +139,33 @@ def test_the_way_back_leads_to_the_same_list(room: RoomPage) -> None:
     expect(room.page.locator("select[name=split]")).to_have_value("")
 
 
+def test_an_exam_far_down_the_list_has_neighbours(
+    browser: Browser, onnx_file: Path, tmp_path: Path
+) -> None:
+    """Opened directly; N goes on beyond the exams that were known then."""
+    for number in range(420):
+        for series in PLANES:
+            stack = np.full((1, 32, 32), number % 250, np.uint8)
+            write_stack(tmp_path / "many", series, f"{number:04d}", stack)
+    words = ("--exams", str(tmp_path / "many"), "--threads", "1")
+    with Served(onnx_file, tmp_path / "served", *words) as service:
+        room = RoomPage(browser, service)
+        room.open("exam/many~0299", "[data-loaded~=stacks]")
+        expect(room.page.get_by_label("Previous exam")).to_have_attribute(
+            "href", re.compile("0298")
+        )
+        room.page.keyboard.press("n")
+        expect(room.page.locator("h1")).to_have_text("0300")
+        room.open("exam/many~0419", "[data-loaded~=stacks]")
+        expect(room.page.get_by_label("Previous exam")).to_have_attribute(
+            "href", re.compile("0418")
+        )
+        expect(room.page.get_by_label("Next exam")).to_have_attribute("aria-disabled", "true")
+        assert room.console == []
+        room.close()
+        service.end()
+
+
 def test_parameters_that_do_not_exist_are_left_out(room: RoomPage) -> None:
     """Addresses typed by hand open what they can."""
     room.open("", ROW, order="up", **{"is": "zzz"}, sort="age")
@@ -363,3 +390,28 @@ def test_the_quiz_compares_reader_label_and_network(room: RoomPage) -> None:
     assert share == 25 * correct
     expected = wilson(correct, 4)
     assert [low, high] == pytest.approx([100 * expected.low, 100 * expected.high], abs=0.51)
+
+
+def test_a_quiz_that_was_left_is_continued(room: RoomPage) -> None:
+    """With the exam that was not answered yet, and the answers so far."""
+    room.open("quiz", ".intro", finding="acl", split="valid")
+    room.page.click("text=Start")
+    room.page.wait_for_selector("#question:has-text('Exam 1')")
+    room.page.click("[data-answer='1']")
+    room.page.click(".result .primary")
+    room.page.wait_for_selector("#question:has-text('Exam 2')")
+    asked = [url for url in room.requested if "/exams/" in url][-1]
+    room.page.click("nav a[data-view=list]")
+    room.page.wait_for_selector(ROW)
+    room.page.click("nav a[data-view=quiz]")
+    room.page.click("text=Continue: ACL tear, exam 2")
+    room.page.wait_for_selector("#question:has-text('Exam 2')")
+    assert [url for url in room.requested if "/exams/" in url][-1] == asked
+    for number in (2, 3, 4):
+        room.page.wait_for_selector(f"#question:has-text('Exam {number}')")
+        room.page.click("[data-answer='1']")
+        room.page.click(".result .primary")
+    room.page.wait_for_selector(".intro")
+    assert "4 exams" in room.page.inner_text(".score-panel").lower()
+    assert room.page.locator("text=Continue").count() == 0
+    assert room.console == []

@@ -271,8 +271,12 @@ def _add_work_list(router: APIRouter, room: ReadingRoom) -> None:
         ] = None,
         offset: Annotated[int, Query(ge=0, le=10_000_000)] = 0,
         limit: Annotated[int, Query(ge=1, le=MAX_ROWS)] = 100,
+        around: Texts | None = None,
     ) -> api_schemas.ExamList:
-        """The work list, sorted by `id`, `state` or a finding's probability, and filtered."""
+        """The work list, sorted by `id`, `state` or a finding's probability, and filtered.
+
+        With the key of an exam as `around`, the answer contains the exams before and after it.
+        """
         if sort not in ("id", "state", *findings):
             raise _parameter("sort", "id, state, " + ", ".join(findings), sort)
         if (finding is None and (truth or call)) or (finding and finding not in findings):
@@ -288,15 +292,16 @@ def _add_work_list(router: APIRouter, room: ReadingRoom) -> None:
             call=call,
             offset=offset,
             limit=limit,
+            around=around,
         )
-        matched, found = room.work_list.select(chosen)
+        part = room.work_list.select(chosen)
         return api_schemas.ExamList(
             total=len(room.work_list.entries),
-            matched=matched,
+            matched=part.matched,
             scored=room.work_list.count("scored"),
             failed=room.work_list.count("failed"),
-            offset=offset,
-            exams=await room.rows(found),
+            offset=part.offset,
+            exams=await room.rows(part.entries),
         )
 
 

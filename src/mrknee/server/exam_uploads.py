@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -181,8 +181,10 @@ class ExamUploads:
             file = _archive_of(form)
             if file is None:
                 files = files_of(form, series, allow_missing_plane=service.allow_missing_plane)
-                received = read_files(files, series, service.axes)
-                return Uploaded([UploadedExam(with_digests(received.exam))])
+                read = with_digests(read_files(files, series, service.axes).exam)
+                # not named after its files: their names may contain a patient's name
+                named = replace(read.exam, id=f"{read.exam.id}-{read.digest[:4]}")
+                return Uploaded([UploadedExam(replace(read, exam=named))])
             with archive.open("xb") as copy:
                 shutil.copyfileobj(file, copy)
         return self._read_archive(archive)

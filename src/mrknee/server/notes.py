@@ -211,7 +211,7 @@ class Notes:
             (
                 *(entry.key, finding, entry.data_set, entry.split, entry.id),
                 *(note.agree, note.comment, note.series, note.slice),
-                *(datetime.now(UTC).isoformat(timespec="seconds"), self._digest),
+                *(datetime.now(UTC).isoformat(timespec="microseconds"), self._digest),
             ),
         )
         return self._get(entry.key, finding)

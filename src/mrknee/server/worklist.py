@@ -135,6 +135,8 @@ class Selection:
             with the label.
         offset: number of exams to skip.
         limit: maximum number of exams.
+        around: key of an exam that is to be in the middle of the returned part, in place of
+            `offset`; ignored if it doesn't match.
     """
 
     sort: str = "id"
@@ -147,6 +149,22 @@ class Selection:
     call: Literal["positive", "negative", "right", "wrong"] | None = None
     offset: int = 0
     limit: int = 100
+    around: str | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the work list.
+
+    Attributes:
+        matched: number of all exams that match.
+        offset: number of them before the first one of this part.
+        entries: the exams.
+    """
+
+    matched: int
+    offset: int
+    entries: Sequence[Entry]
 
 
 @dataclass
@@ -280,12 +298,8 @@ class WorkList:
             return None
         return entry.probabilities[finding] >= threshold
 
-    def select(self, chosen: Selection) -> tuple[int, list[Entry]]:
-        """Selects, sorts and cuts the work list.
-
-        Returns:
-            Number of matching exams, and those of the requested part.
-        """
+    def select(self, chosen: Selection) -> Part:
+        """Selects, sorts and cuts the work list."""
         conditions = list(self._conditions(chosen))
         found = [
             entry
@@ -299,7 +313,10 @@ class WorkList:
             found.sort(key=lambda entry: entry.state, reverse=chosen.descending)
         else:
             found.sort(key=_by_probability(chosen.sort, descending=chosen.descending))
-        return len(found), found[chosen.offset : chosen.offset + chosen.limit]
+        offset, middle = chosen.offset, self.entries.get(chosen.around or "")
+        if middle in found:
+            offset = max(0, found.index(middle) - chosen.limit // 2)
+        return Part(len(found), offset, found[offset : offset + chosen.limit])
 
     def _conditions(self, chosen: Selection) -> Iterable[Callable[[Entry], bool]]:
         finding = chosen.finding or ""

@@ -60,7 +60,7 @@ const page = {
     const found = this.around?.keys.indexOf(key) ?? -1;
     const whole = found >= 0 && (found > 0 || this.around.first) && (found < this.around.keys.length - 1 || this.around.last);
     try {
-      if (!whole) this.around = await keysAround(key, this.around);
+      if (!whole) this.around = await keysAround(key);
     } catch {
       return {}; // the exam itself reports problems
     }
@@ -70,13 +70,11 @@ const page = {
   },
 };
 
-/** Up to 200 keys of the work list around one that was found before, or the first ones. */
-async function keysAround(key, before) {
-  const known = before?.keys.indexOf(key) ?? -1;
-  const start = known < 0 ? 0 : Math.max(0, before.start + known - 100);
-  const answer = await getJson(`exams?${listParameters(listQuery.get(), start, 200)}`);
+/** Up to 200 keys of the work list around one. */
+async function keysAround(key) {
+  const answer = await getJson(`exams?${listParameters({ ...listQuery.get(), around: key }, 0, 200)}`);
   const keys = answer.exams.map((one) => one.key);
-  return { keys, start, first: start === 0, last: start + keys.length >= answer.matched };
+  return { keys, first: answer.offset === 0, last: answer.offset + keys.length >= answer.matched };
 }
 
 async function show(next, { again = false } = {}) {

@@ -13,6 +13,9 @@ import { capital, count, effect, percent } from "./words.js";
 /** Answers of this page, until it is reloaded: {finding, label, reader, network}. */
 const answers = [];
 
+/** The exams that are still to be asked, for a quiz that is left and continued: {finding, split, waiting, number, open}. */
+let round = null;
+
 export class QuizView {
   constructor(root, place, page) {
     Object.assign(this, { root, page, model: page.model });
@@ -50,9 +53,21 @@ export class QuizView {
       element("div", { class: "filters" },
         select("finding", "Finding", this.model.findings.map((name) => [name, capital(this.model.titles[name] ?? name)]), this.finding),
         splits.length > 1 && select("split", "Split", [["", "all"], ...splits.map((name) => [name, name])], this.split)),
-      element("button", { type: "button", class: "primary", onclick: () => this.#begin() }, "Start"),
+      element("div", { class: "row" }, this.#continuation(),
+        element("button", { type: "button", class: "primary", onclick: () => this.#begin() }, "Start")),
       element("p", { class: "hint" }, "Answers stay in this page; they are not sent anywhere. Closing or reloading the page deletes them."),
       this.#score()));
+  }
+
+  /** A button that continues a quiz that was left. */
+  #continuation() {
+    if (!round?.open && !round?.waiting.length) return null;
+    const { finding, split } = round;
+    const next = round.open ? round.number : round.number + 1;
+    return element("button", { type: "button", class: "primary", onclick: () => {
+      Object.assign(this, { finding, split });
+      this.#ask();
+    } }, `Continue: ${this.#title(finding)}, exam ${next}`);
   }
 
   async #begin() {
@@ -62,13 +77,13 @@ export class QuizView {
         const { matched } = await getJson(`exams?${this.#pool(truth, 0)}`, this.ending.signal);
         return Array.from({ length: matched }, (_, offset) => ({ truth, offset }));
       }));
-      this.waiting = shuffled([...positive, ...negative]);
-      this.number = 0;
+      const { finding, split } = this;
+      round = { finding, split, waiting: shuffled([...positive, ...negative]), number: 0, open: null };
     } catch (error) {
       this.#fail(error);
       return;
     }
-    if (this.waiting.length === 0) {
+    if (round.waiting.length === 0) {
       this.page.fail(new Error(`No exam with a label for ${this.#title()}.`), this.problem);
       return;
     }
@@ -80,24 +95,27 @@ export class QuizView {
     return new URLSearchParams(query).toString();
   }
 
-  #title() {
-    return this.model.titles[this.finding] ?? this.finding;
+  #title(finding = this.finding) {
+    return this.model.titles[finding] ?? finding;
   }
 
   // one exam
 
   async #ask() {
-    const next = this.waiting.pop();
-    if (!next) {
+    if (!round.open && round.waiting.length === 0) {
       this.#intro();
       return;
     }
-    this.number += 1;
+    if (!round.open) {
+      round.open = round.waiting.pop();
+      round.number += 1;
+    }
+    const { truth, offset } = round.open;
     this.asked = null;
     this.heat = this.explanation = null;
     const { signal } = this.ending;
     try {
-      const { exams } = await getJson(`exams?${this.#pool(next.truth, next.offset)}`, signal);
+      const { exams } = await getJson(`exams?${this.#pool(truth, offset)}`, signal);
       const exam = await getJson(examPath(exams[0].key), signal);
       for (const series of exam.series) series.title = capital(series.title);
       this.asked = { exam, label: exam.labels[this.finding] };
@@ -106,6 +124,7 @@ export class QuizView {
       await this.viewer.showFirst({});
       await this.viewer.loadAll();
     } catch (error) {
+      if (!cancelled(error) && !this.asked) round.open = null; // it can't be asked
       this.#fail(error);
     }
   }
@@ -114,7 +133,7 @@ export class QuizView {
     this.viewer = new Viewer(exam, {
       overlay: (viewport) => this.#overlay(viewport),
       readout: () => null,
-      caption: () => `Exam ${this.number} of the quiz`,
+      caption: () => `Exam ${round.number} of the quiz`,
       onSlice: (viewport) => this.#changed(viewport),
       onActive: (viewport) => this.#changed(viewport),
       onError: (error) => this.#fail(error),
@@ -137,7 +156,7 @@ export class QuizView {
     const button = (answer, text) => element("button", { type: "button", class: "primary", "data-answer": answer, onclick: () => this.#answer(answer) }, text);
     this.panel.replaceChildren(
       element("section", { class: "panel", "aria-labelledby": "question" },
-        element("h2", { id: "question" }, `Exam ${this.number}: ${this.#title()}, present or absent?`),
+        element("h2", { id: "question" }, `Exam ${round.number}: ${this.#title()}, present or absent?`),
         element("div", { class: "row answers" }, button(1, "Present"), button(0, "Absent"))),
       this.#score() ?? "");
   }
@@ -151,6 +170,7 @@ export class QuizView {
     try {
       const path = examPath(asked.exam.key, part);
       this.explanation = new Explanation(await getJson(path, signal), this.model);
+      round.open = null;
       answers.push({ finding: this.finding, label: asked.label, reader, network: this.explanation.positive(this.finding) ? 1 : 0 });
       this.#showResult(asked, reader);
       if (!this.explanation.maps) return;
@@ -176,7 +196,7 @@ export class QuizView {
     const network = this.explanation.positive(this.finding) ? 1 : 0;
     const verdict = (value) => element("span", { class: value === label ? "right" : "wrong" }, value === label ? "\u2713 right" : "\u2717 wrong");
     const next = element("button", { type: "button", class: "primary", onclick: () => this.#ask() },
-      this.waiting.length ? "Next exam" : "Finish");
+      round.waiting.length ? "Next exam" : "Finish");
     this.panel.replaceChildren(
       element("section", { class: "panel result", "aria-labelledby": "result" },
         element("h2", { id: "result", role: "status" }, right ? "Right" : "Wrong", `: ${this.#title()} ${word(label)}`),

@@ -12,12 +12,23 @@ import { Viewport } from "./viewport.js";
 export const LAYOUTS = { 1: [1, 1], 2: [2, 2], 3: [3, 3], "2x2": [2, 4], 6: [3, 6] };
 const PHONE = matchMedia("(max-width: 700px)");
 
+/** Names of the layouts, by viewports, without those that look like an earlier one with so many series. */
+export function layoutsFor(series) {
+  const seen = new Set();
+  return Object.keys(LAYOUTS)
+    .sort((one, other) => LAYOUTS[one][1] - LAYOUTS[other][1])
+    .filter((name) => {
+      const [columns, cells] = LAYOUTS[name];
+      const shown = Math.min(cells, series);
+      const look = `${Math.min(columns, shown)} ${shown}`;
+      return !seen.has(look) && seen.add(look);
+    });
+}
+
 /** The layout that shows all series, or one of them on a phone. */
 export function defaultLayout(series) {
   if (PHONE.matches) return "1";
-  return Object.keys(LAYOUTS)
-    .sort((one, other) => LAYOUTS[one][1] - LAYOUTS[other][1])
-    .find((name) => LAYOUTS[name][1] >= series) ?? "6";
+  return layoutsFor(series).find((name) => LAYOUTS[name][1] >= series) ?? "6";
 }
 
 /**
