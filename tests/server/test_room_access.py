@@ -6,7 +6,7 @@ import re
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import pytest
@@ -171,6 +171,20 @@ def test_themes_are_kept(room: RoomPage) -> None:
     )
     room.page.evaluate("localStorage.clear()")
     room.page.emulate_media(color_scheme=None)
+
+
+@pytest.mark.parametrize(("wanted", "moves"), [("reduce", False), ("no-preference", True)])
+def test_nothing_moves_if_less_motion_is_wanted(
+    room: RoomPage, wanted: Literal["reduce", "no-preference"], moves: bool
+) -> None:
+    """With the system's setting for reduced motion, bars don't grow."""
+    room.page.emulate_media(reduced_motion=wanted)
+    room.open_exam(1)
+    seconds = "node => parseFloat(getComputedStyle(node).transitionDuration)"
+    bars = room.page.locator(".fill").all()
+    assert bars
+    assert {bar.evaluate(seconds) > 0 for bar in bars} == {moves}
+    room.page.emulate_media(reduced_motion=None)
 
 
 @pytest.mark.parametrize(
