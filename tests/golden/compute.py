@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.numpy import load_file
+from safetensors.torch import save_file
 from threadpoolctl import threadpool_limits
 
 from mrknee.exams import MRNET_FINDINGS, PLANES, Exam, Plane
@@ -153,8 +154,10 @@ def trained_weights(folder: Path) -> Values:
     For each tensor: its sum, the sum of its absolute values and its first eight values.
     """
     data = write_toy_dataset(folder / "data", 8, 8, pixels=64)
+    body = network(NetworkSettings()).encoders["axial"].body.state_dict()
+    save_file({f"features.{k}": v for k, v in body.items()}, folder / "alexnet.safetensors")
     recipe = load_recipe("reference").replace(
-        weights="none",
+        weights=str(folder / "alexnet.safetensors"),
         preparation=PreparationSettings(size=64, crop=64),
         epochs=1,
         workers=0,

@@ -321,7 +321,8 @@ def _build(
             raise _not_usable(name, fault) from fault
     match weights:
         case "none":
-            pass
+            if name == ALEXNET:
+                _initialise(encoder.body)
         case "download":
             if name == ALEXNET:
                 fill(encoder.body, alexnet_weights(), "torchvision's AlexNet weights")
@@ -361,6 +362,19 @@ def _alexnet_body() -> nn.Sequential:
         if isinstance(layer, nn.Conv2d):
             layer.reset_parameters()
     return body
+
+
+def _initialise(body: nn.Module) -> None:
+    """Draws AlexNet's weights as in He et al. 2015 (arXiv:1502.01852).
+
+    With torchvision's own random weights, activations shrink from layer to layer, and `reference`
+    learns nothing (experiments/LOG.md).
+    """
+    for layer in body.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 def _timm_body(name: str, pretrained: bool, drop_path: float) -> nn.Module:
