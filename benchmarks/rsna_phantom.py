@@ -350,17 +350,22 @@ def _lowest(found: ArmComparison) -> str:
     return f"not met by {', '.join(missed)}" if missed else "met"
 
 
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `make_data`."""
+    parser.add_argument("--train", type=int, default=600)
+    parser.add_argument("--test", type=int, default=200)
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--slice-factor", type=float, default=0.34)
+    parser.add_argument("--data-seed", type=int, default=41)
+
+
 def main() -> None:
     """Reads the command line and runs what is missing."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--page", type=Path, help="a page of docs/results to write")
     parser.add_argument("--kept", type=Path, help="predictions of earlier runs")
-    parser.add_argument("--train", type=int, default=600)
-    parser.add_argument("--test", type=int, default=200)
-    parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--slice-factor", type=float, default=0.34)
-    parser.add_argument("--data-seed", type=int, default=41)
+    add_data_options(parser)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     given, extra = parser.parse_known_args()
     given.out.mkdir(parents=True, exist_ok=True)
