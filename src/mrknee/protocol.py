@@ -84,7 +84,18 @@ SYSTEMS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         "reference",
         {"network.feature_maps": [1, 2, 3], "network.channels": 64, "network.detail_crops": 5},
     ),
-    "slice-transformer": ("default", {"network.slice_pooling": "transformer"}),
+    "slice-transformer": (
+        "default",
+        {
+            "network.slice_pooling": "transformer",
+            "network.feature_maps": [],
+            "network.channels": 0,
+            "network.activation": "relu",
+            "network.frozen_stages": 0,
+            "optimizer.head_learning_rate": 1e-4,
+            "slices_at_once": -1,
+        },
+    ),
 }
 """Name of a network, which is trained once per seed -> recipe, and changes to its settings."""
 

@@ -187,9 +187,12 @@ class TestFrozen:
     """Frozen parts don't change while the others are trained."""
 
     @pytest.mark.parametrize(("encoder", "stages"), [("alexnet", 5), ("test_resnet", 5)])
-    @pytest.mark.parametrize("frozen", [0, 2, 5])
+    @pytest.mark.parametrize("frozen", [0, 2, 5, -2, -5])
     def test_frozen_stages_keep_their_weights(self, encoder: str, stages: int, frozen: int) -> None:
-        """A training step changes weights in all stages that aren't frozen, and in no others."""
+        """A training step changes weights in all stages that aren't frozen, and in no others.
+
+        Negative numbers are those of the stages that aren't.
+        """
         network = build(NetworkSettings(encoder=encoder, frozen_stages=frozen))
         body = network.encoder("axial")
         assert body.stages == stages
@@ -201,7 +204,7 @@ class TestFrozen:
             for name, p in body.body.named_parameters()
             if not torch.equal(p, before[name])
         }
-        assert moved == set(range(frozen, stages))
+        assert moved == set(range(stages)[frozen:])
         assert not torch.equal(head, network.head.weight)
 
     def test_frozen_stages_stay_in_evaluation_mode(self) -> None:
@@ -237,10 +240,11 @@ class TestFrozen:
         assert norms
         assert not any(norm.training for norm in norms)
 
-    def test_too_many_frozen_stages_are_refused(self) -> None:
+    @pytest.mark.parametrize("frozen", [6, -6])
+    def test_too_many_frozen_stages_are_refused(self, frozen: int) -> None:
         """Freezing more stages than exist raises, with their number."""
-        with pytest.raises(MrkneeError, match="0 to 5"):
-            Network(NetworkSettings(frozen_stages=6), FINDINGS)
+        with pytest.raises(MrkneeError, match="-5 to 5"):
+            Network(NetworkSettings(frozen_stages=frozen), FINDINGS)
 
 
 def running_statistics(network: Network) -> dict[str, Tensor]:

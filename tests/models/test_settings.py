@@ -28,7 +28,7 @@ def test_defaults_are_the_reference_network() -> None:
         {"encoder": 3},
         {"shared_encoder": "yes"},
         {"slice_pooling": "median"},
-        {"frozen_stages": -1},
+        {"frozen_stages": -1001},
         {"frozen_stages": True},
         {"frozen_stages": 1.0},
         {"batchnorm": "thawed"},

@@ -146,7 +146,7 @@ def test_invalid_setting_is_refused(changes: dict[str, object]) -> None:
         ("schedule.factor", 0.0),
         ("selection.early_stop", -1),
         ("sensitivity", 1.0),
-        ("network.frozen_stages", -1),
+        ("network.frozen_stages", -1001),
         ("preparation.sd", 1e-9),
     ],
 )
@@ -193,8 +193,9 @@ def test_saved_settings_of_an_earlier_version_are_completed() -> None:
 
 def test_slices_at_once_needs_frozen_statistics() -> None:
     """With trained statistics, slices_at_once is refused, or not automatic."""
-    trained = {"network.batchnorm": "trained"}
-    assert slices_at_once(load_recipe("default")) == AUTOMATIC_SLICES[device_here()]
+    automatic = {"slices_at_once": -1}
+    trained = {**automatic, "network.batchnorm": "trained"}
+    assert slices_at_once(load_recipe("default", automatic)) == AUTOMATIC_SLICES[device_here()]
     assert slices_at_once(load_recipe("default", trained)) is None
     with pytest.raises(MrkneeError, match="batchnorm trained can't be used together"):
         load_recipe("small", {"slices_at_once": 4})

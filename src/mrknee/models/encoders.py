@@ -160,21 +160,22 @@ class Encoder(nn.Module):
         """Freezes the first stages: no gradients, evaluation mode.
 
         Args:
-            count: number of stages, counted from the input; 0 freezes none.
+            count: number of stages, counted from the input; 0 freezes none, and -2 all but the last
+                two.
 
         Raises:
             SettingsError: the encoder has fewer stages.
         """
-        if count > self.stages:
+        if abs(count) > self.stages:
             raise SettingsError(
                 "the encoder has fewer stages than should be frozen",
                 code="frozen-stages",
-                expected=f"frozen_stages from 0 to {self.stages}",
+                expected=f"frozen_stages from {-self.stages} to {self.stages}",
                 found=str(count),
             )
-        self._frozen_stages = count
+        self._frozen_stages = count if count >= 0 else self.stages + count
         for name, parameter in self.body.named_parameters():
-            if self.stage_of[name] < count:
+            if self.stage_of[name] < self._frozen_stages:
                 parameter.requires_grad_(False)
 
     def keep_frozen(self, batchnorm: bool) -> None:

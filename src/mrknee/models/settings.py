@@ -90,9 +90,9 @@ class NetworkSettings(Settings):
     series attend to each other and to a class token, from which one linear layer computes the
     logits; such a network can't be explained or exported."""
 
-    frozen_stages: Annotated[int, Field(ge=0, le=1000)] = 0
+    frozen_stages: Annotated[int, Field(ge=-1000, le=1000)] = 0
     """Number of encoder stages, counted from the input, whose weights are not trained (alexnet has
-    5 stages)."""
+    5 stages). Negative numbers count the trained ones: -2 trains the last two stages."""
 
     batchnorm: BatchNorm = "frozen"
     """`frozen` keeps the statistics of batch normalisation that were loaded with the weights, since
