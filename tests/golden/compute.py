@@ -154,7 +154,7 @@ def trained_weights(folder: Path) -> Values:
     For each tensor: its sum, the sum of its absolute values and its first eight values.
     """
     data = write_toy_dataset(folder / "data", 8, 8, pixels=64)
-    body = network(NetworkSettings()).encoders["axial"].body.state_dict()
+    body = network(NetworkSettings()).encoder("axial").body.state_dict()
     save_file({f"features.{k}": v for k, v in body.items()}, folder / "alexnet.safetensors")
     recipe = load_recipe("reference").replace(
         weights=str(folder / "alexnet.safetensors"),
