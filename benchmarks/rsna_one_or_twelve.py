@@ -7,19 +7,19 @@ hypothesis and rule, is in experiments/LOG.md. Arms, each with every seed:
 
 - one: a network for all twelve findings;
 - alone: a network for each of six findings, the three rarest and the three most frequent ones;
-- sham: a network for each of the three rare findings and eleven permuted others.
+- sham: a network for each of the three rare findings and eleven permuted others; the predictions of
+  frequent findings, and so half of its mean, are those of `alone`.
 
-Tuning is equal: each network (the joint one, and each single one) is trained with both learning
-rates with another seed, and has the one with the higher AUC on the inner exams of that training;
-shams have that of `alone`. 64 trainings of two to seven minutes. Every step is kept in OUT, and the
-same command continues after an interruption; with `--kept FOLDER`, predictions and chosen rates are
-kept there too, and what is there is not trained again.
+Tuning is equal: the joint network and each single one are trained with both learning rates and
+another seed, and use the rate with the higher AUC on the inner exams of that training; sham
+networks use the rate of `alone`. 64 trainings of two to seven minutes. Every step is kept in OUT,
+and the same command continues after an interruption; with `--kept FOLDER`, predictions and chosen
+rates are kept there too, and what is there is not trained again.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import shutil
 from collections.abc import Sequence
@@ -67,8 +67,8 @@ def chosen_rate(
         for rate in RATES:
             one = arm(name, findings, rate)
             train(out, one, TUNING_SEED, extra)
-            with (run_folder(out, one, TUNING_SEED).path / "metrics.csv").open(newline="") as file:
-                known[name][rate] = max(float(row["val/auc_mean"]) for row in csv.DictReader(file))
+            epochs = run_folder(out, one, TUNING_SEED).read_metrics()
+            known[name][rate] = max(epoch["val/auc_mean"] for epoch in epochs)
         if store is not None:
             write_text(store, json.dumps(known, indent=1) + "\n")
     return max(RATES, key=known[name].__getitem__)
@@ -97,7 +97,7 @@ def compare(
         for name, one in arms.items():
             train(out, one, seed, extra, kept)
             found[name] = predicted(out, one, seed, kept)
-        alone = [of_findings(found[f"alone {name}"], (name,)) for name in chosen]
+        alone = [found[f"alone {name}"] for name in chosen]
         sham = [of_findings(found[f"sham {name}"], (name,)) for name in RARE]
         for name, table in {
             "alone": Predictions.joined(alone),

@@ -191,7 +191,7 @@ class TestFrozen:
     def test_frozen_stages_keep_their_weights(self, encoder: str, stages: int, frozen: int) -> None:
         """A training step changes weights in all stages that aren't frozen, and in no others.
 
-        Negative numbers are those of the stages that aren't.
+        A negative number counts the trained stages.
         """
         network = build(NetworkSettings(encoder=encoder, frozen_stages=frozen))
         body = network.encoder("axial")

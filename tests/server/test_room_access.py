@@ -173,17 +173,17 @@ def test_themes_are_kept(room: RoomPage) -> None:
     room.page.emulate_media(color_scheme=None)
 
 
-@pytest.mark.parametrize(("wanted", "moves"), [("reduce", False), ("no-preference", True)])
-def test_nothing_moves_if_less_motion_is_wanted(
-    room: RoomPage, wanted: Literal["reduce", "no-preference"], moves: bool
+@pytest.mark.parametrize(("preference", "animated"), [("reduce", False), ("no-preference", True)])
+def test_reduced_motion(
+    room: RoomPage, preference: Literal["reduce", "no-preference"], animated: bool
 ) -> None:
-    """With the system's setting for reduced motion, bars don't grow."""
-    room.page.emulate_media(reduced_motion=wanted)
+    """Bars have no transition if the system requests reduced motion."""
+    room.page.emulate_media(reduced_motion=preference)
     room.open_exam(1)
     seconds = "node => parseFloat(getComputedStyle(node).transitionDuration)"
     bars = room.page.locator(".fill").all()
     assert bars
-    assert {bar.evaluate(seconds) > 0 for bar in bars} == {moves}
+    assert {bar.evaluate(seconds) > 0 for bar in bars} == {animated}
     room.page.emulate_media(reduced_motion=None)
 
 

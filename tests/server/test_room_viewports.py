@@ -209,10 +209,10 @@ def test_layouts(room: RoomPage, layout: str, visible: int) -> None:
     assert room.page.locator(".viewport:visible").count() == visible
 
 
-def test_layouts_that_look_the_same_are_offered_once(room: RoomPage) -> None:
-    """Six viewports for three series would look like three."""
-    offered = room.page.locator("button[data-layout]").all()
-    assert [one.get_attribute("data-layout") for one in offered] == ["1", "2", "3", "2x2"]
+def test_redundant_layouts_are_omitted(room: RoomPage) -> None:
+    """With three series, layout 6 would equal layout 3."""
+    buttons = room.page.locator("button[data-layout]").all()
+    assert [button.get_attribute("data-layout") for button in buttons] == ["1", "2", "3", "2x2"]
 
 
 def test_keys_work_after_any_click(room: RoomPage) -> None:
@@ -316,8 +316,8 @@ def test_cursors_are_not_linked_where_positions_are_unknown(room: RoomPage) -> N
     assert room.page.locator("button:text-is('Link')").count() == 0
 
 
-def test_a_button_links_cursors_without_a_pointer(room: RoomPage) -> None:
-    """For touch: the other series show the slice through the middle of the active viewport."""
+def test_link_button(room: RoomPage) -> None:
+    """Without a pointer, series are linked at the centre of the active viewport."""
     room.open_exam(2, "stacks", at="axial.7")
     room.page.locator("button:text-is('Link')").dispatch_event("click")
     assert room.shown("sagittal") == 9

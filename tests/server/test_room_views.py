@@ -139,10 +139,10 @@ def test_the_way_back_leads_to_the_same_list(room: RoomPage) -> None:
     expect(room.page.locator("select[name=split]")).to_have_value("")
 
 
-def test_an_exam_far_down_the_list_has_neighbours(
+def test_neighbours_of_an_exam_beyond_the_first_page(
     browser: Browser, onnx_file: Path, tmp_path: Path
 ) -> None:
-    """Opened directly; N goes on beyond the exams that were known then."""
+    """Previous and Next are available if the exam is opened by its address."""
     for number in range(420):
         for series in PLANES:
             stack = np.full((1, 32, 32), number % 250, np.uint8)
@@ -392,8 +392,8 @@ def test_the_quiz_compares_reader_label_and_network(room: RoomPage) -> None:
     assert [low, high] == pytest.approx([100 * expected.low, 100 * expected.high], abs=0.51)
 
 
-def test_a_quiz_that_was_left_is_continued(room: RoomPage) -> None:
-    """With the exam that was not answered yet, and the answers so far."""
+def test_a_quiz_can_be_continued(room: RoomPage) -> None:
+    """After leaving the view, the unanswered exam is shown again and the answers are kept."""
     room.open("quiz", ".intro", finding="acl", split="valid")
     room.page.click("text=Start")
     room.page.wait_for_selector("#question:has-text('Exam 1')")

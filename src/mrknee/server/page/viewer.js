@@ -12,7 +12,7 @@ import { Viewport } from "./viewport.js";
 export const LAYOUTS = { 1: [1, 1], 2: [2, 2], 3: [3, 3], "2x2": [2, 4], 6: [3, 6] };
 const PHONE = matchMedia("(max-width: 700px)");
 
-/** Names of the layouts, by viewports, without those that look like an earlier one with so many series. */
+/** Names of the layouts for a number of series, by viewports; layouts that would look the same are listed once. */
 export function layoutsFor(series) {
   const seen = new Set();
   return Object.keys(LAYOUTS)
