@@ -20,6 +20,7 @@ from mrknee.models.evidence import (
     LogSumExpEvidence,
     SoftmaxEvidence,
 )
+from mrknee.models.neck import Neck, Pyramid
 from mrknee.models.network import Network
 from mrknee.models.pooling import POOLINGS
 from mrknee.models.settings import NetworkSettings, SlicePooling
@@ -311,3 +312,20 @@ def test_another_head_keeps_the_encoders(tmp_path: Path) -> None:
     weights = old.encoder("axial").body.state_dict()
     for name, weight in new.encoder("axial").body.state_dict().items():
         assert torch.equal(weight, weights[name])
+
+
+@pytest.mark.parametrize("kind", ["relu", "linear", "pyramid"])
+def test_standardised_maps_give_the_same_result(kind: str) -> None:
+    """Results and gradients equal those of maps that aren't standardised yet, up to rounding."""
+    torch.manual_seed(0)
+    neck = Pyramid([6, 10], 4) if kind == "pyramid" else Neck([6, 10], 4, linear=kind == "linear")
+    for parameter in neck.parameters():  # factor 1 and offset 0 at first
+        parameter.data.add_(torch.randn_like(parameter), alpha=0.3)
+    maps = [torch.randn(3, 6, 8, 8) * 5 + 2, torch.randn(3, 10, 4, 4)]
+    results, gradients = [], []
+    for found in (neck(maps), neck.reduce_standardised(neck.standardise(maps))):
+        results.append(found)
+        gradients.append(torch.autograd.grad(found.square().sum(), list(neck.parameters())))
+    torch.testing.assert_close(results[1], results[0], rtol=1e-5, atol=1e-5)
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4 * float(other.abs().max()))

@@ -151,6 +151,16 @@ class Encoder(nn.Module):
         """Computes the encoder's result from the feature maps of its body."""
         return maps[0] if self.neck is None else cast(Tensor, self.neck(maps))
 
+    def standardise(self, maps: Sequence[Float[Tensor, "n _ _ _"]]) -> list[Tensor]:
+        """Computes the part of `combine` that has no weights, for maps that are used many times."""
+        return list(maps) if self.neck is None else self.neck.standardise(maps)
+
+    def combine_standardised(
+        self, maps: Sequence[Float[Tensor, "n _ _ _"]]
+    ) -> Float[Tensor, "n {self.width} map_rows map_cols"]:
+        """Computes the rest of `combine` from the maps of `standardise`."""
+        return maps[0] if self.neck is None else self.neck.reduce_standardised(maps)
+
     @property
     def frozen(self) -> bool:
         """Whether no weight of the body is trained; the neck's are."""

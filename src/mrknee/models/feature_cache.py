@@ -31,7 +31,7 @@ class _Kept:
     """Feature maps in memory.
 
     Attributes:
-        maps: name of a file -> its maps.
+        maps: name of a file -> its maps, standardised.
         bytes_left: memory for further ones.
     """
 
@@ -95,7 +95,7 @@ class FeatureCache:
                     torch.cat([exam[index] for exam in stored]).to(device).float()
                     for index in range(len(stored[0]))
                 ]
-                found[name] = self.network.encoder(name).combine(maps)
+                found[name] = self.network.encoder(name).combine_standardised(maps)
         return found
 
     def logits(self, batch: Batch) -> Float[Tensor, "exams findings"]:
@@ -104,7 +104,7 @@ class FeatureCache:
         return self.network.read(self.maps(batch), lengths).logits
 
     def _exam(self, series: str, slices: UInt8[Tensor, "slices crop crop"]) -> list[Tensor]:
-        """Returns the encoder's maps of one exam's series, from the file or computed."""
+        """Returns the encoder's maps of one exam's series, standardised, as float16."""
         content = slices.cpu().numpy()
         digest = hashlib.sha256(self._prefix(series))
         digest.update(repr(content.shape).encode())
@@ -112,7 +112,9 @@ class FeatureCache:
         name = digest.hexdigest()
         if name in self._kept.maps:
             return self._kept.maps[name]
-        maps = self._stored_or_computed(name, series, slices)
+        stored = self._stored_or_computed(name, series, slices)
+        maps = self.network.encoder(series).standardise([one.float() for one in stored])
+        maps = [one.half() for one in maps]
         self._kept.add(name, maps)
         return maps
 
