@@ -329,3 +329,40 @@ def test_standardised_maps_give_the_same_result(kind: str) -> None:
     torch.testing.assert_close(results[1], results[0], rtol=1e-5, atol=1e-5)
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4 * float(other.abs().max()))
+
+
+@pytest.mark.parametrize("pooling", ["evidence", "evidence_logsumexp", "finding_attention", "max"])
+@pytest.mark.parametrize("activation", ["relu", "none"])
+@pytest.mark.parametrize("training", [False, True])
+def test_logits_of_standardised_maps(pooling: str, activation: str, training: bool) -> None:
+    """Logits, gradients and random numbers are those of `read`, also with a missing series."""
+    torch.manual_seed(0)
+    settings = network().settings.replace(
+        slice_pooling=pooling, activation=activation, dropout=0.3, feature_maps=(2, 3), channels=8
+    )
+    net = Network(settings, FINDINGS).train(training)
+    for name in net.encoders:
+        neck = net.encoder(name).neck
+        assert neck is not None
+        for parameter in neck.parameters():  # factor 1 and offset 0 at first
+            parameter.data.add_(torch.randn_like(parameter), alpha=0.3)
+    lengths = {"axial": [3, 2], "coronal": [0, 4], "sagittal": [1, 2]}
+    with torch.no_grad():
+        maps = {
+            name: net.encoder(name).maps(torch.randn(sum(own), 1, 64, 64))
+            for name, own in lengths.items()
+        }
+    results = []
+    for standardised in (False, True):
+        torch.manual_seed(1)
+        if standardised:
+            prepared = {name: net.encoder(name).standardise(own) for name, own in maps.items()}
+            logits = net.read_standardised(prepared, lengths).logits
+        else:
+            combined = {name: net.encoder(name).combine(own) for name, own in maps.items()}
+            logits = net.read(combined, lengths).logits
+        weights = [p for name, p in net.named_parameters() if ".body." not in name]
+        gradients = torch.autograd.grad(logits.square().sum(), weights, allow_unused=True)
+        results.append([logits.detach(), *(one for one in gradients if one is not None)])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4 * float(other.abs().max()))

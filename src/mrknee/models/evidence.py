@@ -30,7 +30,12 @@ class EvidencePooling(nn.Module, ABC):
         width: number of features per cell.
         findings: number of findings.
         series: number of series that an exam can have.
+
+    Attributes:
+        uses_features: whether `forward` needs the features.
     """
+
+    uses_features = False
 
     @abstractmethod
     def __init__(self, width: int, findings: int, series: int) -> None:
@@ -49,7 +54,7 @@ class EvidencePooling(nn.Module, ABC):
             scores: index of the series -> (slices, findings, map rows, map cols), for all series of
                 the exam.
             features: index of the series -> (slices, width), the features of each slice, averaged
-                over its cells.
+                over its cells; empty if the pooling does not use them.
             shares: number of series divided by the number that the exam has; 0 for missing series.
 
         Returns:
@@ -139,6 +144,8 @@ class FindingAttention(EvidencePooling):
     Learning", ICML 2018, equations 7 and 8). All cells of a slice have the same weight. No factor
     is needed for missing series.
     """
+
+    uses_features = True
 
     def __init__(self, width: int, findings: int, series: int) -> None:
         super().__init__(width, findings, series)

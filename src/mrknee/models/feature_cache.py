@@ -76,32 +76,29 @@ class FeatureCache:
         self._kept = _KEPT.setdefault(self.folder.resolve(), _Kept())
         refuse_trained_encoders(network)
 
-    def maps(self, batch: Batch) -> dict[str, Float[Tensor, "_ width map_rows map_cols"]]:
-        """Returns the feature maps of a batch, after the encoders' necks, for `Network.read`.
+    def maps(self, batch: Batch) -> dict[str, list[Float[Tensor, "_ _ _ _"]]]:
+        """Returns the standardised feature maps of a batch, for `Network.read_standardised`.
 
         Args:
             batch: exams without augmentation.
 
         Returns:
-            Series -> feature maps of the slices of all exams.
+            Series -> maps of the slices of all exams, from the finest to the coarsest.
         """
         found = {}
         for name, slices in batch.slices.items():
             if len(slices):
-                device = slices.device
                 exams = slices.split(batch.lengths[name].tolist())
                 stored = [self._exam(name, exam) for exam in exams if len(exam)]
-                maps = [
-                    torch.cat([exam[index] for exam in stored]).to(device).float()
-                    for index in range(len(stored[0]))
+                found[name] = [
+                    torch.cat(each).to(slices.device).float() for each in zip(*stored, strict=True)
                 ]
-                found[name] = self.network.encoder(name).combine_standardised(maps)
         return found
 
     def logits(self, batch: Batch) -> Float[Tensor, "exams findings"]:
         """Returns the network's logits of a batch of exams without augmentation."""
         lengths = {name: own.tolist() for name, own in batch.lengths.items()}
-        return self.network.read(self.maps(batch), lengths).logits
+        return self.network.read_standardised(self.maps(batch), lengths).logits
 
     def _exam(self, series: str, slices: UInt8[Tensor, "slices crop crop"]) -> list[Tensor]:
         """Returns the encoder's maps of one exam's series, standardised, as float16."""

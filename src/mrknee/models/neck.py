@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Float
@@ -56,23 +56,50 @@ class Neck(nn.Module):
 
         The factor and offset of the normalisation become part of the 1x1 convolution.
         """
-        reduced = []
-        for norm, convolve, one in zip(self.norms, self.convolutions, maps, strict=True):
+        reduced = [
+            functional.linear(one, weight, bias).permute(0, 3, 1, 2)
+            for one, (weight, bias) in zip(maps, self._linear_layers(), strict=True)
+        ]
+        return self._join(reduced)
+
+    def project_standardised(
+        self,
+        maps: Sequence[Float[Tensor, "n _ _ _"]],
+        matrices: Float[Tensor, "n outputs channels"],
+    ) -> Float[Tensor, "n outputs map_rows map_cols"]:
+        """Returns the product of a matrix per slice with each cell of what `forward` computes.
+
+        Without an activation, the matrix can be multiplied by the 1x1 convolutions first. With few
+        outputs, this takes half of the time of `reduce_standardised`.
+        """
+        projected = []
+        for one, (weight, bias) in zip(maps, self._linear_layers(), strict=True):
+            cells = one.flatten(1, 2).transpose(1, 2)
+            values = torch.bmm(matrices @ weight, cells) + (matrices @ bias)[:, :, None]
+            projected.append(values.unflatten(2, one.shape[1:3]))
+        return self._add(projected)
+
+    def _linear_layers(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields weight and bias of the 1x1 convolutions, after standardised maps."""
+        for norm, convolve in zip(self.norms, self.convolutions, strict=True):
             factor, offset = norm.get_parameter("weight"), norm.get_parameter("bias")
             weight = convolve.get_parameter("weight").flatten(1)
-            bias = convolve.get_parameter("bias") + weight @ offset
-            reduced.append(functional.linear(one, weight * factor, bias).permute(0, 3, 1, 2))
-        return self._join(reduced)
+            yield weight * factor, convolve.get_parameter("bias") + weight @ offset
 
     def _join(
         self, reduced: Sequence[Float[Tensor, "n _ _ _"]]
     ) -> Float[Tensor, "n channels map_rows map_cols"]:
-        """Adds the reduced maps on the finest grid."""
-        size = reduced[0].shape[2:]
-        summed = reduced[0]
-        for coarse in reduced[1:]:
-            summed = summed + functional.interpolate(coarse, size, mode="nearest")
+        """Adds the reduced maps on the finest grid; applies the ReLU."""
+        summed = self._add(reduced)
         return summed if self.linear else functional.relu(summed)
+
+    @staticmethod
+    def _add(maps: Sequence[Float[Tensor, "n _ _ _"]]) -> Float[Tensor, "n _ map_rows map_cols"]:
+        size = maps[0].shape[2:]
+        summed = maps[0]
+        for coarse in maps[1:]:
+            summed = summed + functional.interpolate(coarse, size, mode="nearest")
+        return summed
 
 
 class Pyramid(Neck):
