@@ -1,0 +1,75 @@
+"""Figure of docs/results/one-or-three.md: one network for three findings against three networks.
+
+    python benchmarks/question_figure.py \
+        experiments/results/question-two-maps/comparison.json docs/images/one_or_three.png
+
+The file is `comparison.json` of an experiment (`mrknee experiment`) with a margin of equivalence.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+LABELS = {"joint": "one network", "sham": "sham: other labels permuted"}
+"""Arm of the experiment -> its name in the legend."""
+
+COLOURS = ("#1f5fa8", "#c0762b")
+WITHIN = " within abnormal"
+TITLES = {"mean": "mean of the three", "acl": "ACL tear", "meniscus": "meniscal tear"}
+
+
+def title(finding: str) -> str:
+    """Returns the label of a row."""
+    name = finding.removesuffix(WITHIN)
+    return TITLES.get(name, name) + ("\namong abnormal knees" if name != finding else "")
+
+
+def draw(comparison: dict[str, Any], file: Path) -> None:
+    """Draws the differences of the arms in `LABELS` to the baseline, with intervals and seeds."""
+    margin = comparison["margin"]
+    arms = [name for name in LABELS if any(d["arm"] == name for d in comparison["differences"])]
+    rows = list(dict.fromkeys(one["finding"] for one in comparison["differences"]))
+    figure, axes = plt.subplots(figsize=(8, 0.75 * len(rows) + 1.2), layout="constrained")
+    axes.axvspan(-margin, margin, color="0.92", label=f"equivalent: within {margin} AUC")
+    axes.axvline(0, color="0.4", linewidth=0.8)
+    for number, (arm, colour) in enumerate(zip(arms, COLOURS, strict=False)):
+        for one in comparison["differences"]:
+            if one["arm"] != arm:
+                continue
+            place = rows.index(one["finding"]) + 0.28 * (number - (len(arms) - 1) / 2)
+            estimate = one["estimate"]
+            label = LABELS[arm] if one["finding"] == rows[0] else None
+            axes.plot([estimate["low"], estimate["high"]], [place] * 2, color=colour, linewidth=2)
+            axes.plot(estimate["value"], place, "o", color=colour, label=label)
+            seeds = estimate["seeds"]
+            axes.plot(
+                seeds, [place + 0.12] * len(seeds), "|", color=colour, markersize=5, alpha=0.7
+            )
+    axes.set(yticks=range(len(rows)), yticklabels=map(title, rows))
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlabel("AUC less that of three networks (left: worse; right: better)")
+    exams, seeds = comparison["n_exams"], len(comparison["seeds"])
+    axes.set_title(f"95 % intervals over {exams:,} exams and {seeds} seeds; ticks: single seeds")
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    figure.savefig(file, dpi=100)
+
+
+def main() -> None:
+    """Reads the command line and draws the figure."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("comparison", type=Path)
+    parser.add_argument("figure", type=Path)
+    given = parser.parse_args()
+    draw(json.loads(given.comparison.read_text()), given.figure)
+
+
+if __name__ == "__main__":
+    main()
