@@ -202,6 +202,19 @@ def test_seeds_and_arms_can_be_added(out: Path, data: Path, tmp_path: Path) -> N
     assert recorded["seeds"] == [0, 1]
 
 
+def test_a_plan_for_other_findings_and_exams_can_be_run_into_the_folder(
+    data: Path, tmp_path: Path
+) -> None:
+    """The folder belongs to a data set, whatever a plan uses of it."""
+    out = tmp_path / "out"
+    settings = PLAN[: PLAN.index("arms:")]
+    for arm in ("few: {findings: [acl], max_exams: 9}", "all: {findings: [meniscus]}"):
+        file = tmp_path / "plan.yaml"
+        file.write_text(f"{settings}arms:\n  {arm}\nseeds: [0]\nbaseline: {arm[:3]}\n")
+        run_experiment(file, data, out)
+    assert sorted(folder.name for folder in (out / "runs").iterdir()) == ["all", "few"]
+
+
 def refused(plan: Path, data: Path, out: Path, **options: Path | str) -> MrkneeError:
     """Returns the error; the folder must be unchanged."""
     before = times(out)

@@ -158,8 +158,10 @@ def _prepare_folder(
             advice="use another folder",
         )
     texts = {}
+    # all labels and exams, because later plans may have arms for others
+    recipe = recipes[plan.first_arm].replace(findings=None, max_exams=None)
     for folder in folds:
-        record = record_data(split_exams(folder, _recorded(recipes, plan.first_arm)))
+        record = record_data(split_exams(folder, recipe))
         place = out if len(folds) == 1 else out / "folds" / folder.resolve().name
         texts[RunFolder(place).data] = data_json(place, record)
     described = {arm: recipe.to_dict() for arm, recipe in recipes.items()}
@@ -172,14 +174,6 @@ def _prepare_folder(
     texts[file] = json.dumps(content, indent=2) + "\n"
     for path, text in texts.items():
         write_text(path, text)
-
-
-def _recorded(recipes: Mapping[str, Recipe], arm: str) -> Recipe:
-    """Returns the recipe of an arm with the findings of all arms, whose labels are recorded."""
-    lists = [recipe.findings for recipe in recipes.values()]
-    stated = [names for names in lists if names is not None]
-    every = list(dict.fromkeys(name for names in stated for name in names))
-    return recipes[arm].replace(findings=every if len(stated) == len(lists) else None)
 
 
 # --- training
