@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from mrknee.errors import MrkneeError
+from mrknee.errors import MrkneeError, TrainingError
 from mrknee.exams import PLANES, Dataset, Plane
 from mrknee.metrics.predictions import Predictions
 from mrknee.models.settings import NetworkSettings
@@ -462,3 +462,18 @@ def test_name_that_is_not_utf8_is_stored_as_valid_json() -> None:
     stored = json_safe({"data": os.fsdecode(b"knees \xff"), "seed": 3})
     assert stored == {"data": "knees ?", "seed": 3}
     assert parse_json(json.dumps(stored), None, "run") == stored
+
+
+def test_a_batch_too_small_for_its_statistics_is_reported(tmp_path: Path) -> None:
+    """One slice with a feature map of one cell has no variance."""
+    data = write_toy_dataset(tmp_path / "data", 8, 4, pixels=32, slices=(1, 2))
+    recipe = QUICK.replace(
+        network=QUICK.network.replace(batchnorm="trained"),
+        preparation=QUICK.preparation.replace(size=32, crop=32),
+        batch_exams=1,
+    )
+    with pytest.raises(TrainingError) as raised:
+        train(data, tmp_path / "run", recipe)
+    assert raised.value.code == "batch-statistics"
+    assert raised.value.exam is not None
+    assert "batch_exams" in str(raised.value.advice)

@@ -271,7 +271,8 @@ class TrainingLoop:
                 else nullcontext()
             ):
                 with self._autocast():
-                    loss = self._record_batch(module(batch), batch, self.train_result)
+                    outputs = self._outputs(module, batch)
+                    loss = self._record_batch(outputs, batch, self.train_result)
                 self._stop_if_loss_nonfinite("training", index, self.train_result)
                 # divided by the first batch's number of known labels, corrected in `_take_step`;
                 # times the number of processes, because their gradients are averaged
@@ -280,6 +281,25 @@ class TrainingLoop:
             if last:
                 self._take_step(index)
             callbacks.on_train_batch_end(self, index + 1, total)
+
+    def _outputs(
+        self, module: Callable[[Batch], tuple[Tensor, Tensor, Tensor]], batch: Batch
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns what the objective computes; raises TrainingError for too few slices."""
+        try:
+            return module(batch)
+        except ValueError as fault:
+            if "more than 1 value per channel" not in str(fault):  # torch's BatchNorm
+                raise
+            raise TrainingError(
+                "batch statistics can't be computed from one slice",
+                code="batch-statistics",
+                exam=batch.ids[0] if len(batch) == 1 else None,
+                expected="at least two slices of each series in a batch, or feature maps of more "
+                "than one cell",
+                found=f"a series with one slice in the batch of {', '.join(batch.ids)}",
+                advice="a larger batch_exams or preparation.crop, or network.batchnorm frozen",
+            ) from None
 
     def _record_batch(
         self, outputs: tuple[Tensor, Tensor, Tensor], batch: Batch, result: EpochResult
