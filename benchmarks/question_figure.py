@@ -1,7 +1,7 @@
 """Figure of docs/results/one-or-three.md: one network for three findings against three networks.
 
     python benchmarks/question_figure.py \
-        experiments/results/question-two-maps/comparison.json docs/images/one_or_three.png
+        experiments/results/question-two-maps-rate/comparison.json docs/images/one_or_three.png
 
 The file is `comparison.json` of an experiment (`mrknee experiment`) with a margin of equivalence.
 """
@@ -18,7 +18,7 @@ import matplotlib as mpl
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
-LABELS = {"joint": "one network", "sham": "sham: other labels permuted"}
+LABELS = {"joint": "one network, tuned (rate 1e-3)", "joint-3e-3": "rate 3e-3, added afterwards"}
 """Arm of the experiment -> its name in the legend."""
 
 COLOURS = ("#1f5fa8", "#c0762b")
