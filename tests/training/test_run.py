@@ -247,7 +247,8 @@ def test_accumulated_batches_equal_one_large_batch(toy: Path, tmp_path: Path) ->
     train(toy, tmp_path / "small", QUICK.replace(optimizer=sgd, batch_exams=1, accumulate=3))
     large, small = (weights_of(tmp_path / name) for name in ("large", "small"))
     for name, values in large.items():
-        np.testing.assert_allclose(values, small[name], rtol=0, atol=1e-6, err_msg=name)
+        # the order of sums differs between processors: 1.2e-6 with AVX2
+        np.testing.assert_allclose(values, small[name], rtol=0, atol=1e-5, err_msg=name)
 
 
 def test_batch_slices_varies_the_number_of_batches(toy: Path, tmp_path: Path) -> None:
