@@ -243,12 +243,12 @@ def test_accumulated_batches_equal_one_large_batch(toy: Path, tmp_path: Path) ->
     labels = (toy / "train-acl.csv").read_text().splitlines()
     (toy / "train-acl.csv").write_text("\n".join(labels[:-4]) + "\n")
     sgd = OptimizerSettings(name="sgd", learning_rate=1e-2)
-    train(toy, tmp_path / "large", QUICK.replace(optimizer=sgd))
-    train(toy, tmp_path / "small", QUICK.replace(optimizer=sgd, batch_exams=1, accumulate=3))
+    recipe = QUICK.replace(optimizer=sgd, epochs=1)  # rounding grows with the steps
+    train(toy, tmp_path / "large", recipe)
+    train(toy, tmp_path / "small", recipe.replace(batch_exams=1, accumulate=3))
     large, small = (weights_of(tmp_path / name) for name in ("large", "small"))
     for name, values in large.items():
-        # the order of sums differs between processors: 1.2e-6 with AVX2
-        np.testing.assert_allclose(values, small[name], rtol=0, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(values, small[name], rtol=0, atol=1e-6, err_msg=name)
 
 
 def test_batch_slices_varies_the_number_of_batches(toy: Path, tmp_path: Path) -> None:
