@@ -25,7 +25,7 @@ from mrknee.errors import MrkneeError, SettingsError
 from mrknee.models.bodies import feature_maps, shorten, stages_of, take_grey, trim
 from mrknee.models.catalogue import ENCODERS, PUBLISHED, grey_statistics
 from mrknee.models.elnet import ELNETS, elnet_body
-from mrknee.models.folding import foldable, folded, versions
+from mrknee.models.folding import FoldedBody
 from mrknee.models.neck import Neck, Pyramid
 from mrknee.models.weights import (
     DOWNLOAD,
@@ -43,10 +43,6 @@ ALEXNET = "alexnet"
 
 ALEXNET_INPUT = (224, 224)
 """Rows and columns on which AlexNet was trained (torchvision's crop)."""
-
-_FOLDING_ERROR = 1e-4
-"""Largest difference in a feature map, relative to its largest value, that is taken for rounding
-when batch normalisations are folded (measured: 1e-6)."""
 
 
 class Encoder(nn.Module):
@@ -105,7 +101,7 @@ class Encoder(nn.Module):
             self.width = channels * len(widths) if pyramid else channels
         self._frozen_stages = 0
         self.stages = 1 + max(self.stage_of.values())
-        self._folded: tuple[object, nn.Module] | None = None
+        self._folded: FoldedBody | None = None
 
     def forward(
         self, pictures: Float[Tensor, "n channels rows cols"]
@@ -119,31 +115,12 @@ class Encoder(nn.Module):
         """Computes the feature maps of the body, from the finest to the coarsest."""
         if self.repeats or pictures.shape[1] == 3:
             pictures = pictures.expand(-1, 3, -1, -1).contiguous(memory_format=self._memory_format)
-        body = self.body if torch.is_grad_enabled() else self._for_inference(pictures)
-        return feature_maps(body, pictures, self._indices)
-
-    def _for_inference(self, pictures: Float[Tensor, "n channels rows cols"]) -> nn.Module:
-        """Returns the body with batch normalisations folded, or itself if they can't be."""
-        # training mode: layers may draw random numbers, and weights change at each step
-        if self.body.training or torch.compiler.is_exporting() or not foldable(self.body):
-            return self.body
-        key = versions(self.body)
-        if self._folded is None or self._folded[0] != key:
-            body, some = folded(self.body), pictures[:1]
-            self._folded = (key, body if self._same(body, some) else self.body)
-        return self._folded[1]
-
-    def _same(self, body: nn.Module, pictures: Float[Tensor, "n channels rows cols"]) -> bool:
-        """Returns whether another body computes the same maps, up to rounding."""
-        wanted = feature_maps(self.body, pictures, self._indices)
-        try:
-            found = feature_maps(body, pictures, self._indices)
-        except (AttributeError, RuntimeError, TypeError):  # of a network that uses its modules
-            return False  # in another way
-        return all(
-            bool((ours - own).abs().max() <= _FOLDING_ERROR * own.abs().max())  # not with NaN
-            for ours, own in zip(found, wanted, strict=True)
-        )
+        if not torch.compiler.is_exporting():
+            if self._folded is None:
+                self._folded = FoldedBody(self.body, pictures, self._indices)
+            if self._folded.usable and self._folded.fixed(self.body):
+                return self._folded.maps(self.body, pictures)
+        return feature_maps(self.body, pictures, self._indices)
 
     def combine(
         self, maps: Sequence[Float[Tensor, "n _ _ _"]]
