@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES
 from mrknee.models.evidence import EVIDENCE_POOLINGS
-from mrknee.models.network import Network
+from mrknee.models.network import PARTLY_FROZEN_SLICES_AT_ONCE, Network
 from mrknee.models.pooling import MaxPooling, pool_exams
 from mrknee.models.settings import BatchNorm, NetworkSettings, SlicePooling
 from tests.models.examples import FINDINGS, one_exam, random_batch
@@ -279,6 +279,32 @@ def test_chunks_give_the_same_gradients(encoder: str) -> None:
         torch.testing.assert_close(
             few_gradient, whole, rtol=0, atol=1e-5 * max(1.0, float(whole.abs().max()))
         )
+
+
+def test_partly_frozen_encoders_give_the_same_maps_and_gradients() -> None:
+    """Their slices pass in several calls on a CPU, with gradients and without."""
+    network = build(NetworkSettings(encoder="test_efficientnet", frozen_stages=2))
+    encoder = network.encoder("axial")
+    assert encoder.grouped
+    assert encoder.partly_frozen
+    slices = random_batch([(2 * PARTLY_FROZEN_SLICES_AT_ONCE + 1, 1, 1)])[0]["axial"]
+    sizes: list[int] = []
+    hook = encoder.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    found = network.encode("axial", slices)
+    assert sizes == [PARTLY_FROZEN_SLICES_AT_ONCE, PARTLY_FROZEN_SLICES_AT_ONCE, 1]
+    hook.remove()
+    wanted = encoder(slices)
+    weights = [one for one in encoder.parameters() if one.requires_grad]
+    pairs = zip(
+        torch.autograd.grad(found.square().sum(), weights),
+        torch.autograd.grad(wanted.square().sum(), weights),
+        strict=True,
+    )
+    for one, other in pairs:
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-5 * max(1, float(other.abs().max())))
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
+    with torch.no_grad():
+        torch.testing.assert_close(network.encode("axial", slices), wanted, rtol=0, atol=1e-5)
 
 
 def test_chunks_repeat_the_random_numbers() -> None:

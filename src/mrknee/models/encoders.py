@@ -63,6 +63,7 @@ class Encoder(nn.Module):
             of a part of the classifier).
         repeats: whether the body needs three channels; otherwise its first layer is a plain
             convolution and was replaced by a `GreyConv2d`, which accepts one.
+        grouped: whether the body has grouped convolutions, as most mobile networks.
         stages: number of stages that can be frozen.
         stage_of: name of each parameter of the body -> stage, counted from the input.
     """
@@ -91,6 +92,7 @@ class Encoder(nn.Module):
             for layer in self.body.modules()
         )
         self._memory_format = torch.contiguous_format if strided else torch.channels_last
+        self.grouped = any(getattr(layer, "groups", 1) > 1 for layer in self.body.modules())
         self.stage_of = stages_of(self.body)
         self.neck: Neck | None = None
         self.width = widths[0]
@@ -142,6 +144,11 @@ class Encoder(nn.Module):
     def frozen(self) -> bool:
         """Whether no weight of the body is trained; the neck's are."""
         return not any(weight.requires_grad for weight in self.body.parameters())
+
+    @property
+    def partly_frozen(self) -> bool:
+        """Whether the first stages are frozen, and others are trained."""
+        return self._frozen_stages > 0 and not self.frozen
 
     def freeze_stages(self, count: int) -> None:
         """Freezes the first stages: no gradients, evaluation mode.

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mrknee.errors import SettingsError
 from mrknee.files import atomic_write
-from mrknee.models.network import SLICES_AT_ONCE, Network
+from mrknee.models.network import Network, slices_per_call
 from mrknee.transforms.batches import Batch
 from mrknee.transforms.preparation import Preparation
 
@@ -152,7 +152,7 @@ class FeatureCache:
         device = slices.device.type
         prepared = self.preparation.normalise(slices, torch.tensor([len(slices)]))
         with torch.autocast(device, enabled=False):
-            parts = [encoder.maps(p) for p in prepared.split(SLICES_AT_ONCE.get(device, 16))]
+            parts = [encoder.maps(p) for p in prepared.split(slices_per_call(encoder, prepared))]
         return [torch.cat(one).half().cpu() for one in zip(*parts, strict=True)]
 
 

@@ -25,6 +25,15 @@ SLICES_AT_ONCE = {"cpu": 16, "cuda": 64}
 """Slices per encoder call without gradients, per type of device. The feature maps take most of the
 memory: an estimated 1 GB for 64 slices of 224 pixels in EfficientNet-Lite0."""
 
+GROUPED_SLICES_AT_ONCE = 4
+"""The same on a CPU for encoders with grouped convolutions. These do little arithmetic per value,
+and are fast as long as the maps fit into the processor's cache: EfficientNet-Lite0 takes 0.68 of
+the time of 16 slices of 224 pixels at once, ResNet-18 1.2 times (experiments/LOG.md)."""
+
+PARTLY_FROZEN_SLICES_AT_ONCE = 8
+"""Slices per call in training on a CPU for such encoders if their first stages are frozen. All
+activations of trained stages are kept, as without chunks; it takes 0.87 of the time (LOG)."""
+
 SHARED = "shared"
 """Key of the encoder that all series share, in place of the name of a series."""
 
@@ -47,6 +56,14 @@ class Reading:
     weights: Mapping[str, Float[Tensor, "_ width"]]
     shares: Float[Tensor, "exams series"]
     contributions: Mapping[str, Float[Tensor, "_ findings _ _"]]
+
+
+def slices_per_call(encoder: Encoder, slices: Float[Tensor, "slices _ _ _"]) -> int:
+    """Returns how many of some slices an encoder gets per call without gradients."""
+    device = slices.device.type
+    if device == "cpu" and encoder.grouped:
+        return GROUPED_SLICES_AT_ONCE
+    return SLICES_AT_ONCE.get(device, len(slices))
 
 
 class Network(nn.Module):
@@ -172,7 +189,7 @@ class Network(nn.Module):
         encoder = self.encoder(series)
         if torch.compiler.is_exporting():
             return cast(Tensor, encoder(slices))
-        few = SLICES_AT_ONCE.get(slices.device.type, len(slices))
+        few = slices_per_call(encoder, slices)
         if not torch.is_grad_enabled():
             return torch.cat([encoder(part) for part in slices.split(few)])
         if encoder.frozen:
@@ -180,6 +197,14 @@ class Network(nn.Module):
                 parts = [encoder.maps(part) for part in slices.split(few)]
             return encoder.combine([torch.cat(each) for each in zip(*parts, strict=True)])
         if self.slices_at_once is None:
+            if (
+                encoder.grouped
+                and encoder.partly_frozen
+                and slices.device.type == "cpu"
+                and self.settings.batchnorm == "frozen"
+            ):
+                parts = slices.split(PARTLY_FROZEN_SLICES_AT_ONCE)
+                return torch.cat([encoder(part) for part in parts])
             return cast(Tensor, encoder(slices))
         return encode_in_chunks(encoder, slices, self.slices_at_once)
 
