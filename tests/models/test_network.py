@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mrknee.errors import MrkneeError
 from mrknee.exams import PLANES
 from mrknee.models.evidence import EVIDENCE_POOLINGS
-from mrknee.models.network import PARTLY_FROZEN_SLICES_AT_ONCE, Network
+from mrknee.models.network import Network
 from mrknee.models.pooling import MaxPooling, pool_exams
 from mrknee.models.settings import BatchNorm, NetworkSettings, SlicePooling
 from tests.models.examples import FINDINGS, one_exam, random_batch
@@ -281,17 +281,21 @@ def test_chunks_give_the_same_gradients(encoder: str) -> None:
         )
 
 
-def test_partly_frozen_encoders_give_the_same_maps_and_gradients() -> None:
+def test_partly_frozen_encoders_give_the_same_maps_and_gradients(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Their slices pass in several calls on a CPU, with gradients and without."""
     network = build(NetworkSettings(encoder="test_efficientnet", frozen_stages=2))
     encoder = network.encoder("axial")
     assert encoder.grouped
     assert encoder.partly_frozen
-    slices = random_batch([(2 * PARTLY_FROZEN_SLICES_AT_ONCE + 1, 1, 1)])[0]["axial"]
+    slices = random_batch([(5, 1, 1)])[0]["axial"]
+    pixels = slices.shape[2] * slices.shape[3]
+    monkeypatch.setattr("mrknee.models.network.PARTLY_FROZEN_PIXELS_AT_ONCE", 2 * pixels + 1)
     sizes: list[int] = []
     hook = encoder.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
     found = network.encode("axial", slices)
-    assert sizes == [PARTLY_FROZEN_SLICES_AT_ONCE, PARTLY_FROZEN_SLICES_AT_ONCE, 1]
+    assert sizes == [1]
     hook.remove()
     wanted = encoder(slices)
     weights = [one for one in encoder.parameters() if one.requires_grad]

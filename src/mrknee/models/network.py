@@ -30,9 +30,10 @@ GROUPED_SLICES_AT_ONCE = 4
 and are fast as long as the maps fit into the processor's cache: EfficientNet-Lite0 takes 0.68 of
 the time of 16 slices of 224 pixels at once, ResNet-18 1.2 times (experiments/LOG.md)."""
 
-PARTLY_FROZEN_SLICES_AT_ONCE = 8
-"""Slices per call in training on a CPU for such encoders if their first stages are frozen. All
-activations of trained stages are kept, as without chunks; it takes 0.87 of the time (LOG)."""
+PARTLY_FROZEN_PIXELS_AT_ONCE = 400_000
+"""Pixels per call in training on a CPU for such encoders if their first stages are frozen: 8 slices
+of 224 pixels, 24 of 128. All activations of trained stages are kept, as without chunks; it takes
+0.87 of the time (LOG)."""
 
 SHARED = "shared"
 """Key of the encoder that all series share, in place of the name of a series."""
@@ -203,7 +204,8 @@ class Network(nn.Module):
                 and slices.device.type == "cpu"
                 and self.settings.batchnorm == "frozen"
             ):
-                parts = slices.split(PARTLY_FROZEN_SLICES_AT_ONCE)
+                rows, cols = slices.shape[2:]
+                parts = slices.split(max(1, PARTLY_FROZEN_PIXELS_AT_ONCE // (rows * cols)))
                 return torch.cat([encoder(part) for part in parts])
             return cast(Tensor, encoder(slices))
         return encode_in_chunks(encoder, slices, self.slices_at_once)
