@@ -1,7 +1,7 @@
 """Peak memory of training, prediction and the service: does it grow with the number of exams?
 
 python benchmarks/memory.py OUT [--few 100] [--many 2000]
-python benchmarks/memory.py OUT --recipes      # only the recipes of the package
+python benchmarks/memory.py OUT --recipes [--slices 31]      # only the recipes of the package
 
 The exams have MRNet's size and slice counts; files of the large data set are links to those of the
 small one, to save disk space. Both are used with a small network (exported, for prediction), so
@@ -10,7 +10,8 @@ number, and it is the same for any network. In addition, the script reports the 
 reference network for a few exams, and of a service that reads and explains MRNet's largest exam,
 3 x 61 slices, five times.
 
-Each recipe of the package trains one epoch of RECIPE_EXAMS exams of this size. The script reports
+Each recipe of the package trains one epoch of RECIPE_EXAMS exams of this size, or of another number
+of slices per series (MRNet's mean is 31). The script reports
 the peak memory of the training process and of its largest worker, the estimate printed at the
 start, and the time per exam (wall clock and processor).
 """
@@ -75,15 +76,15 @@ def link(folder: Path, root: Path, count: int) -> Path:
     return root
 
 
-def write_largest(root: Path) -> Path:
-    """Writes RECIPE_EXAMS training and four validation exams of 3 x 61 slices, MRNet's maximum."""
+def write_exams(root: Path, slices: int) -> Path:
+    """Writes RECIPE_EXAMS training and four validation exams of 3 x `slices` slices."""
     from mrknee.exams import PLANES, write_labels, write_stack
 
     rng = np.random.default_rng(0)
     for split, count in (("train", RECIPE_EXAMS), ("valid", 4)):
         for number in range(count):
             for plane in PLANES:
-                stack = rng.integers(0, 256, (61, 256, 256), np.uint8)
+                stack = rng.integers(0, 256, (slices, 256, 256), np.uint8)
                 write_stack(root / split, plane, f"{split}-{number}", stack)
         for k, finding in enumerate(FINDINGS):
             labels = {f"{split}-{n}": float((n >> k) & 1) for n in range(count)}
@@ -142,18 +143,18 @@ def train_recipe(name: str, data: Path) -> dict[str, float]:
     }
 
 
-def measure_recipes(out: Path) -> dict[str, dict[str, float]]:
-    """Measures every recipe of the package with MRNet's largest exams, each in its own process."""
+def measure_recipes(out: Path, slices: int) -> dict[str, dict[str, float]]:
+    """Measures every recipe of the package, each in its own process."""
     from mrknee.training.recipe import recipe_names
 
-    data = write_largest(out / "largest")
+    data = write_exams(out / f"slices-{slices}", slices)
     found: dict[str, dict[str, float]] = {}
     for name in recipe_names():
         command = [sys.executable, __file__, str(out), "--child", f"recipe {name}", str(data)]
         ran = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
         found[name] = json.loads(ran.stdout.splitlines()[-1])
         shown = ", ".join(f"{what} {value:,.1f}" for what, value in found[name].items())
-        print(f"train {name}, 3 x 61 slices: {shown}", flush=True)
+        print(f"train {name}, 3 x {slices} slices: {shown}", flush=True)
     return found
 
 
@@ -267,12 +268,13 @@ def main() -> None:
     parser.add_argument("--few", type=int, default=100)
     parser.add_argument("--many", type=int, default=2000)
     parser.add_argument("--recipes", action="store_true", help="only the shipped recipes")
+    parser.add_argument("--slices", type=int, default=61, help="per series, for recipes")
     parser.add_argument("--child", nargs=2, metavar=("WHAT", "DATA"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
         child(given.child[0], Path(given.child[1]), given.out)
         return
-    recipes = measure_recipes(given.out)
+    recipes = measure_recipes(given.out, given.slices)
     (given.out / "recipes.json").write_text(json.dumps(recipes, indent=1) + "\n")
     if given.recipes:
         return

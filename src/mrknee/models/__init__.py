@@ -17,7 +17,7 @@ Start with `network`. All modules:
 - `encoders`: Encoder: slices to feature maps, built from a name and a source of weights.
 - `bodies`: networks of torchvision or timm, reduced to what the feature maps need.
 - `neck`: reduction of feature maps to one with few channels.
-- `folding`: batch normalisations folded into convolutions, for inference.
+- `folding`: batch normalisations folded into convolutions.
 - `elnet`: encoders as in ELNet.
 - `weights`: pretrained weights: downloads, files, the extra `lite0`.
 - `pooling`: slices of an exam to one feature vector: maximum, mean or attention.
