@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from mrknee.errors import MrkneeError
+from mrknee.exams import Exam
+from mrknee.transforms.batches import frame_exam
 from mrknee.transforms.preparation import Preparation
 
 RNG = np.random.default_rng(0)
@@ -119,6 +121,18 @@ def test_a_small_stack_has_its_centre_enlarged() -> None:
     assert [between.axes(side, side)[0].scaled for side in (100, 160, 200, 300)] == [
         160, 160, 200, 256
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("least", [None, 128, 160, 192])
+@pytest.mark.parametrize("sides", [(96, 96), (150, 150), (192, 192), (192, 130), (300, 200)])
+def test_reading_an_exam_frames_it_once(least: int | None, sides: tuple[int, int]) -> None:
+    """Also if a stack is large enough for `min_size`, and its crop alone wouldn't be."""
+    preparation = Preparation(size=192, min_size=least, crop=128)
+    image = np.random.default_rng(0).integers(0, 256, (3, *sides), np.uint8)
+    wanted = preparation.frame(torch.from_numpy(image))
+    assert torch.equal(preparation.read(image), wanted)
+    exam = Exam("a", {"axial": image})
+    assert torch.equal(frame_exam(exam, preparation).slices["axial"], wanted)
 
 
 def test_a_short_side_is_padded_with_the_minimum() -> None:

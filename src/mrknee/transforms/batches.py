@@ -210,10 +210,7 @@ def frame_exam(
         if len(chosen) < count:
             stacks[name] = stacks[name][chosen]
     if augmentation is None:
-        slices = {
-            name: preparation.frame(torch.from_numpy(np.array(preparation.trim(stack))))
-            for name, stack in stacks.items()
-        }
+        slices = {name: preparation.read(stack) for name, stack in stacks.items()}
     else:
         views = draw_views(augmentation, seed, epoch, exam.id)
         planes = exam.series.planes

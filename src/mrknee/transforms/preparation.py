@@ -24,15 +24,17 @@ class Preparation(PreparationSettings):
         """Returns the preparation with these settings."""
         return cls(**settings.to_dict())
 
-    def trim(self, stack: UInt8[np.ndarray, "slices rows cols"]) -> UInt8[np.ndarray, "slices r c"]:
-        """Cuts off what the crop would remove, so that it isn't read.
+    def read(self, stack: UInt8[np.ndarray, "slices rows cols"]) -> UInt8[Tensor, "slices r c"]:
+        """Frames a stack as `frame` does; of one that is only cut, no more is read than the crop.
 
-        A stack that will be resized or padded is returned unchanged.
+        Args:
+            stack: the slices, possibly memory-mapped.
         """
         if not self.only_cuts(stack.shape[1], stack.shape[2]):
-            return stack
+            return self.frame(torch.from_numpy(np.array(stack)))
         up, over = self.axes(stack.shape[1], stack.shape[2])
-        return stack[:, up.start : up.start + self.crop, over.start : over.start + self.crop]
+        cut = stack[:, up.start : up.start + self.crop, over.start : over.start + self.crop]
+        return torch.from_numpy(np.array(cut))
 
     def resize(self, stack: UInt8[Tensor, "slices rows cols"]) -> UInt8[Tensor, "slices r c"]:
         """Resizes the longer side to between `min_size` and `size` pixels, keeping proportions.
