@@ -33,7 +33,7 @@ from mrknee.metrics.comparison import Comparison, compare
 CALIBRATION_EXAMS = 32
 """Number of training exams used for the scales of activations: some thousand slices."""
 
-OPERATORS = ("Conv", "Gemm", "MatMul", "Add", "Relu", "MaxPool")
+OPERATORS = ("Conv", "Gemm", "MatMul", "Add", "Relu", "Clip", "MaxPool")
 """Operators of the encoders that are computed in 8 bits."""
 
 FLOAT, INT8 = "float32", "int8"

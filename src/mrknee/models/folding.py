@@ -73,8 +73,9 @@ class FoldedBody:
         self, body: nn.Module, weights: Mapping[str, Tensor], pictures: Tensor
     ) -> list[Tensor]:
         # modules may draw random numbers in training mode
+        modules = dict(body.named_modules())
         for name, module in self._layers.body.named_modules():
-            module.training = body.get_submodule(name).training
+            module.training = modules[name].training
         return cast(list[Tensor], functional_call(self._layers, dict(weights), (pictures,)))
 
     def _folded(self, body: nn.Module) -> dict[str, Tensor]:
