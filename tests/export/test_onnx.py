@@ -21,6 +21,7 @@ from mrknee.errors import MrkneeError
 from mrknee.exams import MRNET_SERIES, PLANES, Exam, Plane, open_dataset
 from mrknee.export import onnx as exporting
 from mrknee.export.onnx import LIMIT, Int8, Parity, export
+from mrknee.export.quantisation import ENCODER
 from mrknee.inference.model import Model, load_model
 from mrknee.inference.onnx_file import METADATA, seal
 from mrknee.inference.onnx_model import OnnxModel
@@ -437,6 +438,23 @@ def test_quantisation_reduces_the_size_and_reports_its_cost(
     np.testing.assert_allclose(total, found.logits, rtol=0, atol=LIMIT)
     exact = OnnxModel(file).explain(make_exam(*[(3, 48, 48)] * 3))
     assert 0 < np.abs(found.logits - exact.logits).max() < 0.5
+
+
+@pytest.mark.usefixtures("untraced")
+def test_relu6_is_quantised_with_its_convolution(tmp_path: Path) -> None:
+    """Otherwise the scale of a convolution covers values that the ReLU6 after it cuts off."""
+    settings = NetworkSettings(encoder="tf_efficientnet_lite0", feature_maps=(0,), channels=4)
+    run = make_run(tmp_path / "run", settings, PREPARATION)
+    data = write_toy_dataset(tmp_path / "toy", 4, 8, slices=(2, 4))
+    export(run, tmp_path / "float32.onnx")
+    export(run, tmp_path / "int8.onnx", int8=Int8(data, "valid", limit=1.0))
+
+    def rectifiers(name: str) -> int:
+        nodes = onnx.load(str(tmp_path / name)).graph.node
+        return sum(one.op_type == "Clip" and one.name.startswith(ENCODER) for one in nodes)
+
+    assert rectifiers("float32.onnx") > 0
+    assert rectifiers("int8.onnx") == 0  # part of the scales from 0 to 6
 
 
 def test_quantisation_above_the_limit_is_refused(
