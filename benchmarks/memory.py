@@ -11,9 +11,9 @@ reference network for a few exams, and of a service that reads and explains MRNe
 3 x 61 slices, five times.
 
 Each recipe of the package trains one epoch of RECIPE_EXAMS exams of this size, or of another number
-of slices per series (MRNet's mean is 31). The script reports
-the peak memory of the training process and of its largest worker, the estimate printed at the
-start, and the time per exam (wall clock and processor).
+of slices per series (MRNet's mean is 31). The script reports the peak memory of the training
+process and of its largest worker, the estimate printed at the start, and the time per exam (wall
+clock and processor).
 """
 
 from __future__ import annotations

@@ -176,10 +176,8 @@ def test_statistics_of_the_batch_are_not_folded() -> None:
 def test_normalisations_that_change_nothing_yet() -> None:
     """With initial ones, any order computes the same maps; weights change later."""
     torch.manual_seed(0)
-    encoder, pictures = (
-        build_encoders("resnetv2_18", "none", 1)[0].eval(),
-        torch.randn(2, 1, 64, 64),
-    )
+    encoder = build_encoders("resnetv2_18", "none", 1)[0].eval()
+    pictures = torch.randn(2, 1, 64, 64)
     encoder.maps(pictures)
     encoder.load_state_dict(an_encoder("resnetv2_18").state_dict())
     assert_same(encoder.maps(pictures)[0], unfolded(encoder, pictures)[0])

@@ -43,11 +43,13 @@ class FoldedBody:
 
     def __init__(self, body: nn.Module, pictures: Tensor, indices: Sequence[int]) -> None:
         self._pairs = list(_pairs(body))
-        self._layers = _FeatureMaps(_without(body, self._pairs), indices)
-        layers = self._layers.body
-        self._names = [n for n, _ in (*layers.named_parameters(), *layers.named_buffers())]
         self._weights: tuple[object, dict[str, Tensor]] | None = None
-        self.usable = bool(self._pairs) and self._same(body, pictures, indices)
+        self.usable = False
+        if self._pairs:  # otherwise no copy is needed
+            layers = _without(body, self._pairs)
+            self._layers = _FeatureMaps(layers, indices)
+            self._names = [n for n, _ in (*layers.named_parameters(), *layers.named_buffers())]
+            self.usable = self._same(body, pictures, indices)
 
     def fixed(self, body: nn.Module) -> bool:
         """Returns whether no normalisation of the body uses the statistics of the batch."""
