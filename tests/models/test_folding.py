@@ -110,6 +110,19 @@ def test_a_copy_has_its_own_weights() -> None:
         assert_same(encoder.maps(pictures)[0], before)
 
 
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "test_resnet", "test_vit"])
+def test_encoders_are_folded_for_good(name: str) -> None:
+    """The maps are the same, and the folded normalisations are gone; other bodies stay."""
+    encoder = an_encoder(name)
+    pictures = torch.randn(2, 1, 64, 64)
+    wanted, body = unfolded(encoder, pictures), encoder.body
+    encoder.fold(pictures)
+    for found, expected in zip(unfolded(encoder, pictures), wanted, strict=True):
+        assert_same(found, expected)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in encoder.body.modules())
+    assert (encoder.body is body) == (name == "test_vit")
+
+
 def test_frozen_encoders_in_training_are_folded() -> None:
     """Their normalisations are in evaluation mode, other modules aren't."""
     encoder, pictures = an_encoder("test_byobnet"), torch.randn(2, 1, 64, 64)

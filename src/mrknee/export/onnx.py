@@ -6,13 +6,14 @@ exams of noise (`prove`), optionally quantises the encoders to 8 bits, and adds 
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -41,6 +42,7 @@ from mrknee.inference.onnx_model import OnnxModel
 from mrknee.inference.runtimes import PRESENT, outputs_of
 from mrknee.inference.torch_model import TorchModel
 from mrknee.inference.trained_series import TrainedSeries
+from mrknee.models.encoders import Encoder
 from mrknee.run_folder import WEIGHTS_FILE
 from mrknee.transforms.settings import PreparationSettings
 from mrknee.transforms.traced import TRANSLATIONS
@@ -180,7 +182,12 @@ def trace(model: TorchModel) -> onnx.ModelProto:
     Raises:
         MrkneeError: torch can't express the encoder as such a graph.
     """
-    network, names = model.network, model.series.names
+    network, names = copy.deepcopy(model.network).eval(), model.series.names
+    # the exporter folds normalisations too, but none of an encoder that several series share
+    side = model.preparation.crop
+    with torch.no_grad():
+        for encoder in network.encoders.values():
+            cast(Encoder, encoder).fold(torch.zeros(1, model.preparation.channels, side, side))
     module = ExamGraph(
         network, model.preparation, model.decisions.calibration, model.trained
     ).eval()

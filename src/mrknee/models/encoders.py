@@ -124,6 +124,19 @@ class Encoder(nn.Module):
                 return self._folded.maps(self.body, pictures)
         return feature_maps(self.body, pictures, self._indices)
 
+    def fold(self, pictures: Float[Tensor, "n channels rows cols"]) -> None:
+        """Folds the batch normalisations into the convolutions for good, where that is possible.
+
+        For a network that is only read from now on, such as one to be exported.
+
+        Args:
+            pictures: images of a size that the encoder accepts.
+        """
+        self.maps(pictures)
+        if self._folded is not None and self._folded.usable:
+            self.body, self._folded = self._folded.body(self.body), None
+            self.stage_of = stages_of(self.body)
+
     def combine(
         self, maps: Sequence[Float[Tensor, "n _ _ _"]]
     ) -> Float[Tensor, "n {self.width} map_rows map_cols"]:
