@@ -12,6 +12,8 @@ which training doesn't see. Five variants, each with every seed:
 - post's pooling: features averaged over each slice, the maximum over slices;
 - random selection: the inner exams that select the epoch are drawn without regard to groups.
 
+Two ensembles of the recipe beside them: of its seeds, and of five folds (`--folds 5`).
+
 Every step is kept in OUT, and the same command continues after an interruption. About 30 minutes of
 processor time for the data, and five to eight per training. With `--kept FOLDER`, predictions are
 kept there too, and what is there is not trained again (experiments/results/rsna-phantom).
@@ -28,13 +30,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydicom import dcmread
 
+from mrknee import load_model
 from mrknee.exams import (
     RSNA_2026_FINDINGS,
     Dataset,
@@ -44,6 +47,7 @@ from mrknee.exams import (
 )
 from mrknee.explanations.localisation import HitRate, hit_rate
 from mrknee.files import write_text
+from mrknee.inference.ensemble import Ensemble
 from mrknee.inference.torch_model import TorchModel
 from mrknee.metrics.arms import ArmComparison, compare_arms
 from mrknee.metrics.folds import read_fold
@@ -87,6 +91,9 @@ ARMS = (
     Arm("post's pooling", "data", ("--network.slice_pooling", "max")),
     Arm("random selection", "data-ungrouped"),
 )
+
+FOLDS = Arm("five folds", "data", ("--folds", "5"))
+"""Five networks, each trained on four of five folds, with the first seed."""
 
 
 def run(*arguments: object) -> None:
@@ -186,8 +193,10 @@ def predicted(out: Path, arm: Arm, seed: int, kept: Path | None = None) -> Predi
     folder = run_folder(out, arm, seed)
     file = folder.path / "predictions-test.csv"
     if not file.exists():
-        model = TorchModel(folder.best)
-        model.use_feature_cache(str(out / "features"))
+        model = load_model(folder.path)
+        for member in model.members if isinstance(model, Ensemble) else (model,):
+            assert isinstance(member, TorchModel)  # noqa: S101 - for the type checker
+            member.use_feature_cache(str(out / "features"))
         model.predict(test_studies(out)).write(file)
     return Predictions.read(file)
 
@@ -202,6 +211,15 @@ def compare(out: Path, seeds: Sequence[int], kept: Path | None) -> ArmComparison
     tables = {arm.name: [predicted(out, arm, seed, kept) for seed in seeds] for arm in ARMS}
     fold = read_fold(out / "data", "test", tables)
     return compare_arms([fold], baseline=BASELINE, seeds=seeds, split="test")
+
+
+def compare_ensembles(out: Path, seeds: Sequence[int], kept: Path | None) -> ArmComparison:
+    """Compares the ensemble of the recipe's seeds with that of five folds."""
+    tables = [predicted(out, ARMS[0], seed, kept) for seed in seeds]
+    mean = replace(tables[0], probabilities=np.mean([one.probabilities for one in tables], axis=0))
+    own = {f"{len(seeds)} seeds": [mean], FOLDS.name: [predicted(out, FOLDS, seeds[0], kept)]}
+    fold = read_fold(out / "data", "test", own)
+    return compare_arms([fold], baseline=f"{len(seeds)} seeds", seeds=seeds[:1], split="test")
 
 
 # --- the slice with the highest score
@@ -282,7 +300,11 @@ def series_uids(folder: Path, record: Record) -> Iterator[tuple[str, str]]:
 
 
 def page(
-    found: ArmComparison, slices: dict[str, HitRate], given: argparse.Namespace, part: Dataset
+    found: ArmComparison,
+    ensembles: ArmComparison,
+    slices: dict[str, HitRate],
+    given: argparse.Namespace,
+    part: Dataset,
 ) -> str:
     """Returns the page of results, in Markdown."""
     macro = found.aucs[BASELINE]["mean"]
@@ -322,11 +344,26 @@ def page(
         f"The slice is that of seed {given.seeds[0]}, over all series that were read; studies that "
         "have the finding and show it in a slice are counted.",
         "",
+        "## Ensembles",
+        "",
+        f"The mean of the probabilities of the {len(given.seeds)} networks above "
+        f"(`--seeds {seeds.replace(' ', '')}`), and that of five networks, each trained on four of "
+        f"five grouped folds (`--folds 5`, seed {given.seeds[0]}). Intervals are over studies.",
+        "",
+        "| finding | " + " | ".join(ensembles.aucs) + " |",
+        "| --- " * (1 + len(ensembles.aucs)) + "|",
+        *(
+            f"| {title} | "
+            + " | ".join(_interval(one[finding]) for one in ensembles.aucs.values())
+            + " |"
+            for finding, title in {**RSNA_2026_FINDINGS, "mean": "mean"}.items()
+        ),
+        "",
         "## Four variants",
         "",
         (__doc__ or "")
         .partition("Five variants, each with every seed:")[2]
-        .partition("Every step")[0]
+        .partition("Two ensembles")[0]
         .strip(),
         "",
         "```text",
@@ -373,11 +410,13 @@ def main() -> None:
     for seed in given.seeds:
         for arm in ARMS:
             train(given.out, arm, seed, extra, given.kept)
+    train(given.out, FOLDS, given.seeds[0], extra, given.kept)
     found = compare(given.out, given.seeds, given.kept)
+    ensembles = compare_ensembles(given.out, given.seeds, given.kept)
     slices = hottest_slices(given.out, given.seeds[0])
     write_text(given.out / "comparison.txt", found.table())
     write_text(given.out / "comparison.json", found.to_json())
-    text = page(found, slices, given, test_studies(given.out))
+    text = page(found, ensembles, slices, given, test_studies(given.out))
     write_text(given.page or given.out / "page.md", text)
     print(text)
 
