@@ -195,7 +195,7 @@ def predicted(out: Path, arm: Arm, seed: int, kept: Path | None = None) -> Predi
     if not file.exists():
         model = load_model(folder.path)
         for member in model.members if isinstance(model, Ensemble) else (model,):
-            assert isinstance(member, TorchModel)  # noqa: S101 - for the type checker
+            assert isinstance(member, TorchModel)
             member.use_feature_cache(str(out / "features"))
         model.predict(test_studies(out)).write(file)
     return Predictions.read(file)
@@ -411,6 +411,7 @@ def main() -> None:
         for arm in ARMS:
             train(given.out, arm, seed, extra, given.kept)
     train(given.out, FOLDS, given.seeds[0], extra, given.kept)
+    train(given.out, ARMS[0], given.seeds[0], extra)  # its maps are needed, whatever was kept
     found = compare(given.out, given.seeds, given.kept)
     ensembles = compare_ensembles(given.out, given.seeds, given.kept)
     slices = hottest_slices(given.out, given.seeds[0])
