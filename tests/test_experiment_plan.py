@@ -19,6 +19,11 @@ seeds: [0, 5]
 baseline: plain
 """
 
+EXPERIMENTS = Path(__file__).parent.parent / "experiments"
+
+PLANS = [file for file in sorted(EXPERIMENTS.glob("*.yaml")) if "arms:" in file.read_text()]
+"""Other files there are recipes that plans change."""
+
 
 def written(folder: Path, text: str) -> Path:
     """Writes the file of a plan."""
@@ -185,6 +190,13 @@ def test_a_fault_of_a_combined_arm_is_one_error(
     assert f"file: {file}" in text
     for part in parts:
         assert part in text
+
+
+@pytest.mark.parametrize("file", PLANS, ids=lambda file: file.stem)
+def test_the_plans_of_this_repository_can_be_run(file: Path) -> None:
+    """Each names arms and settings that exist."""
+    plan = read_plan(file)
+    assert list(arm_recipes(plan, file)) == list(plan.arms)
 
 
 def test_a_missing_plan_is_reported(tmp_path: Path) -> None:
