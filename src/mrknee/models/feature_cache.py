@@ -152,7 +152,8 @@ class FeatureCache:
         device = slices.device.type
         prepared = self.preparation.normalise(slices, torch.tensor([len(slices)]))
         with torch.autocast(device, enabled=False):
-            parts = [encoder.maps(p) for p in prepared.split(slices_per_call(encoder, prepared))]
+            few = slices_per_call(encoder, device, len(prepared))
+            parts = [encoder.maps(part) for part in prepared.split(few)]
         return [torch.cat(one).half().cpu() for one in zip(*parts, strict=True)]
 
 

@@ -59,12 +59,17 @@ class Reading:
     contributions: Mapping[str, Float[Tensor, "_ findings _ _"]]
 
 
-def slices_per_call(encoder: Encoder, slices: Float[Tensor, "slices _ _ _"]) -> int:
-    """Returns how many of some slices an encoder gets per call without gradients."""
-    device = slices.device.type
+def slices_per_call(encoder: Encoder, device: str, slices: int) -> int:
+    """Returns how many slices an encoder gets per call without gradients.
+
+    Args:
+        encoder: the encoder.
+        device: type of device, such as `cpu`.
+        slices: number of slices of all calls together, at least 1.
+    """
     if device == "cpu" and encoder.grouped:
-        return GROUPED_SLICES_AT_ONCE
-    return SLICES_AT_ONCE.get(device, len(slices))
+        return min(GROUPED_SLICES_AT_ONCE, slices)
+    return min(SLICES_AT_ONCE.get(device, slices), slices)
 
 
 class Network(nn.Module):
@@ -190,7 +195,7 @@ class Network(nn.Module):
         encoder = self.encoder(series)
         if torch.compiler.is_exporting():
             return cast(Tensor, encoder(slices))
-        few = slices_per_call(encoder, slices)
+        few = slices_per_call(encoder, slices.device.type, len(slices))
         if not torch.is_grad_enabled():
             return torch.cat([encoder(part) for part in slices.split(few)])
         if encoder.frozen:

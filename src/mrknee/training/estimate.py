@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from mrknee.exams import Dataset
 from mrknee.models.encoders import Encoder
 from mrknee.models.feature_cache import KEPT_BYTES
-from mrknee.models.network import SLICES_AT_ONCE, Network
+from mrknee.models.network import Network, slices_per_call
 from mrknee.models.prediction import device_here
 from mrknee.training.memory import free_memory, resident_memory
 from mrknee.training.out_of_memory import memory_advice
@@ -211,7 +211,8 @@ def _peak_memory(network: Network, recipe: Recipe, probe: Probe, batch: int, dev
         + in_memory * (probe.saved + 2 * probe.largest)
     )
     # validation saves nothing for gradients
-    inference = SLICES_AT_ONCE.get(device, batch) * 3 * probe.largest
+    encoder = cast(Encoder, next(iter(network.encoders.values())))  # all are of one kind
+    inference = slices_per_call(encoder, device, batch) * 3 * probe.largest
     validation = trained * states + batch * (stored + probe.feature_map) + inference
     return averages + max(training, validation)
 
