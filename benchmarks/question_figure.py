@@ -1,9 +1,11 @@
-"""Figure of docs/results/one-or-three.md: one network for three findings against three networks.
+"""Figures of one-or-three.md and one-or-twelve.md: one network against one network per finding.
 
     python benchmarks/question_figure.py \
         experiments/results/question-two-maps-rate/comparison.json docs/images/one_or_three.png
+    python benchmarks/question_figure.py \
+        experiments/results/rsna-one-or-twelve/comparison.json docs/images/one_or_twelve.png
 
-The file is `comparison.json` of an experiment (`mrknee experiment`) with a margin of equivalence.
+The file is `comparison.json` of an experiment (`mrknee experiment`) or of `rsna_one_or_twelve.py`.
 """
 
 from __future__ import annotations
@@ -18,18 +20,30 @@ import matplotlib as mpl
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
-LABELS = {"joint": "one network, tuned (rate 1e-3)", "joint-3e-3": "rate 3e-3, added afterwards"}
+from mrknee.exams import RSNA_2026_FINDINGS
+
+LABELS = {
+    "joint": "one network, tuned (rate 1e-3)",
+    "joint-3e-3": "rate 3e-3, added afterwards",
+    "one": "one network for twelve findings",
+    "sham": "one finding and eleven permuted ones",
+}
 """Arm of the experiment -> its name in the legend."""
+
+BASELINES = {"singles": "three networks", "alone": "networks for one finding each"}
+"""Baseline -> its name."""
 
 COLOURS = ("#1f5fa8", "#c0762b")
 WITHIN = " within abnormal"
-TITLES = {"mean": "mean of the three", "acl": "ACL tear", "meniscus": "meniscal tear"}
+TITLES = {"acl": "ACL tear", "meniscus": "meniscal tear"}
 
 
 def title(finding: str) -> str:
     """Returns the label of a row."""
     name = finding.removesuffix(WITHIN)
-    return TITLES.get(name, name) + ("\namong abnormal knees" if name != finding else "")
+    return TITLES.get(name, RSNA_2026_FINDINGS.get(name, name)) + (
+        "\namong abnormal knees" if name != finding else ""
+    )
 
 
 def draw(comparison: dict[str, Any], file: Path) -> None:
@@ -42,7 +56,7 @@ def draw(comparison: dict[str, Any], file: Path) -> None:
     axes.axvline(0, color="0.4", linewidth=0.8)
     for number, (arm, colour) in enumerate(zip(arms, COLOURS, strict=False)):
         for one in comparison["differences"]:
-            if one["arm"] != arm:
+            if one["arm"] != arm or one["estimate"]["method"] == "none":  # the same networks
                 continue
             place = rows.index(one["finding"]) + 0.28 * (number - (len(arms) - 1) / 2)
             estimate = one["estimate"]
@@ -55,7 +69,8 @@ def draw(comparison: dict[str, Any], file: Path) -> None:
             )
     axes.set(yticks=range(len(rows)), yticklabels=map(title, rows))
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xlabel("AUC less that of three networks (left: worse; right: better)")
+    baseline = BASELINES[comparison["baseline"]]
+    axes.set_xlabel(f"AUC less that of {baseline} (left: worse; right: better)")
     exams, seeds = comparison["n_exams"], len(comparison["seeds"])
     axes.set_title(f"95 % intervals over {exams:,} exams and {seeds} seeds; ticks: single seeds")
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
