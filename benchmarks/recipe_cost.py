@@ -1,31 +1,40 @@
-"""Operations of a training with RSNA's recipes, and the time that they take on a GPU.
+"""Operations of a training with recipes of this package, and the time that they take on a GPU.
 
-python benchmarks/recipe_cost.py [--studies 4349] [--series 5] [--slices 30] [--crop 224]
+    python benchmarks/recipe_cost.py [--studies 4349] [--series 5] [--slices 30] [--crop 224]
+    python benchmarks/recipe_cost.py --studies 1130 --series 3 --slices 31 --recipes default
 
-The encoder's operations are counted for one slice (torch's FlopCounterMode, a multiply-add counts
-as two); what follows it is less than a hundredth and is left out. Training takes three times as
-many: the gradients of the input and of the weights of a layer take as many operations each as the
-layer itself. (They are not counted, because the counter of torch 2.14 ignores the groups of
-depthwise convolutions in gradients.) They are multiplied by the slices of all epochs.
+The first command is for RSNA's data, the second for MRNet's.
 
-The time on a GPU is that of published trainings of the same encoder: their operations per second,
-from the same count (PUBLISHED), so that the share of the GPU's peak that a training reaches needn't
-be assumed. No GPU was available for a measurement.
+The operations of the encoder's convolutions and linear layers are counted for one slice (a
+multiply-add counts as two); what follows it is less than a hundredth and is left out. In training,
+trained stages take three times as many: the gradients of the input and of the weights of a layer
+take as many operations each as the layer itself. They are multiplied by the slices of all epochs.
+
+The time on a GPU is that of published trainings of `rsna2026`'s encoder, ConvNeXt-T: their
+operations per second, from the same count (PUBLISHED), so that the share of the GPU's peak that a
+training reaches needn't be assumed. Encoders with other layers reach other shares. No GPU was
+available for a measurement.
 """
 
 from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from typing import cast
 
 import torch
-from floors import operations
+from torch import Tensor, nn
 
 from mrknee.exams import RSNA_2026_FINDINGS, USUAL_SERIES
+from mrknee.models.bodies import feature_maps
+from mrknee.models.encoders import Encoder
 from mrknee.models.network import Network
 from mrknee.training.recipe import Recipe, load_recipe
 
-RECIPES = ("rsna2026", "rsna2026-small")
+PUBLISHED_RECIPE = "rsna2026"
+"""The recipe with the encoder of the published trainings."""
+
+RECIPES = (PUBLISHED_RECIPE, "rsna2026-small")
 
 PUBLISHED = {"RTX 4090": (1.5, 2.0), "T4": (6.0, 10.0)}
 """GPU -> hours of training ConvNeXt-T with the numbers below: docs/superpowers/plans/
@@ -41,25 +50,42 @@ class Cost:
 
     Attributes:
         forward: of encoding it.
-        trained: whether the encoder is trained.
+        trained: of these, the ones of trained stages; 0 if the encoder is frozen.
     """
 
     forward: int
-    trained: bool
+    trained: int
 
     @property
     def training(self) -> int:
-        """Operations of encoding a slice and of all gradients, if the encoder is trained."""
-        return 3 * self.forward if self.trained else self.forward
+        """Operations of encoding a slice and of all gradients."""
+        return self.forward + 2 * self.trained
 
 
 def count(recipe: Recipe) -> Cost:
     """Counts the operations of a recipe's encoder for one slice."""
     network = Network(recipe.network, tuple(RSNA_2026_FINDINGS), "none", USUAL_SERIES)
-    encoder = next(iter(network.encoders.values()))
+    encoder = cast(Encoder, next(iter(network.encoders.values())))
     side = recipe.preparation.crop
-    image = torch.zeros(1, recipe.preparation.channels, side, side)
-    return Cost(operations(encoder, image), recipe.network.frozen_stages == 0)
+    counted, trained = [0], [0]
+
+    def add(layer: nn.Module, inputs: tuple[Tensor], result: Tensor) -> None:
+        assert isinstance(layer, nn.Conv2d | nn.Linear)
+        each = layer.weight[0].numel()
+        if isinstance(layer, nn.Conv2d):  # grey images need one of the three channels of weights
+            each = inputs[0].shape[1] // layer.groups * layer.weight[0, 0].numel()
+        done = 2 * result.numel() * each
+        counted.append(done)
+        trained.append(done if layer.weight.requires_grad else 0)
+
+    for layer in encoder.body.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            layer.register_forward_hook(add)
+    channels = 3 if encoder.repeats else recipe.preparation.channels
+    image = torch.zeros(1, channels, side, side)
+    with torch.no_grad():
+        feature_maps(encoder.body, image, recipe.network.feature_maps)
+    return Cost(sum(counted), sum(trained))
 
 
 def slices_of(recipe: Recipe, series: float, slices: int) -> tuple[float, float]:
@@ -85,14 +111,17 @@ def main() -> None:
     parser.add_argument("--series", type=float, default=5, help="mean number of series per study")
     parser.add_argument("--slices", type=int, default=30, help="slices per series")
     parser.add_argument("--crop", type=int, default=224, help="another size for rsna2026")
+    parser.add_argument("--recipes", nargs="+", default=list(RECIPES))
     given = parser.parse_args()
     smaller = {"preparation.size": given.crop, "preparation.min_size": given.crop}
-    recipes = {name: load_recipe(name) for name in RECIPES}
-    recipes[f"rsna2026, {given.crop} px"] = load_recipe(
-        "rsna2026", {**smaller, "preparation.crop": given.crop}
-    )
-    published = count(recipes["rsna2026"])
-    assert recipes["rsna2026"].preparation.crop == PUBLISHED_CROP
+    recipes = {name: load_recipe(name) for name in given.recipes}
+    if PUBLISHED_RECIPE in recipes:
+        recipes[f"{PUBLISHED_RECIPE}, {given.crop} px"] = load_recipe(
+            PUBLISHED_RECIPE, {**smaller, "preparation.crop": given.crop}
+        )
+    other = load_recipe(PUBLISHED_RECIPE)
+    assert other.preparation.crop == PUBLISHED_CROP
+    published = count(other)
     done = PUBLISHED_STUDIES * PUBLISHED_SLICES * PUBLISHED_EPOCHS * published.training
     print(f"published training: {done / 1e15:.0f}e15 operations")
     rates = {}
