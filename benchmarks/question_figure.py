@@ -26,7 +26,7 @@ LABELS = {
     "joint": "one network, tuned (rate 1e-3)",
     "joint-3e-3": "rate 3e-3, added afterwards",
     "one": "one network for twelve findings",
-    "sham": "one finding and eleven permuted ones",
+    "sham": "one finding beside eleven permuted ones",
 }
 """Arm of the experiment -> its name in the legend."""
 
@@ -73,7 +73,7 @@ def draw(comparison: dict[str, Any], file: Path) -> None:
     axes.set_xlabel(f"AUC less that of {baseline} (left: worse; right: better)")
     exams, seeds = comparison["n_exams"], len(comparison["seeds"])
     axes.set_title(f"95 % intervals over {exams:,} exams and {seeds} seeds; ticks: single seeds")
-    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
     figure.savefig(file, dpi=100)
 
 
