@@ -111,7 +111,7 @@ def assert_same(run: Model, file: Model, exam: Exam, atol: float = LIMIT) -> Non
             encoder="test_resnet", feature_maps=(2, 3), channels=8, slice_pooling="evidence"
         ),
         NetworkSettings(
-            encoder="test_resnet", slice_pooling="evidence_logsumexp", shared_encoder=True
+            encoder="test_byobnet", slice_pooling="evidence_logsumexp", shared_encoder=True
         ),
         NetworkSettings(encoder="test_resnet", slice_pooling="finding_attention"),
     ],

@@ -110,7 +110,7 @@ def test_a_copy_has_its_own_weights() -> None:
         assert_same(encoder.maps(pictures)[0], before)
 
 
-@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "test_resnet", "test_vit"])
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "test_byobnet", "test_vit"])
 def test_encoders_are_folded_for_good(name: str) -> None:
     """The maps are the same, and the folded normalisations are gone; other bodies stay."""
     encoder = an_encoder(name)

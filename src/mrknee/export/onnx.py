@@ -183,11 +183,11 @@ def trace(model: TorchModel) -> onnx.ModelProto:
         MrkneeError: torch can't express the encoder as such a graph.
     """
     network, names = copy.deepcopy(model.network).eval(), model.series.names
-    # the exporter folds normalisations too, but none of an encoder that several series share
-    side = model.preparation.crop
-    with torch.no_grad():
-        for encoder in network.encoders.values():
-            cast(Encoder, encoder).fold(torch.zeros(1, model.preparation.channels, side, side))
+    if network.settings.shared_encoder:  # otherwise the exporter folds normalisations itself
+        side = model.preparation.crop
+        encoder = cast(Encoder, next(iter(network.encoders.values())))
+        with torch.no_grad():
+            encoder.fold(torch.zeros(1, model.preparation.channels, side, side))
     module = ExamGraph(
         network, model.preparation, model.decisions.calibration, model.trained
     ).eval()

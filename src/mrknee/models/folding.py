@@ -28,10 +28,9 @@ _ROUNDING = 1e-4
 class FoldedBody:
     """Computes the feature maps of a body without its batch normalisations.
 
-    A normalisation is folded if it is the next module after a convolution with as many channels,
-    or after a sequence that ends with one. Modules need not run in the order in which they are
-    listed, so the maps of a copy with random normalisations are compared once; if they differ,
-    nothing is folded.
+    A normalisation is folded if it is the next module after a convolution with as many channels.
+    Modules need not run in the order in which they are listed, so the maps of a copy with random
+    normalisations are compared once; if they differ, nothing is folded.
 
     Args:
         body: the body; later calls must be given this one or a copy, with any weights.
@@ -182,9 +181,6 @@ def _pairs(body: nn.Module) -> Iterator[tuple[str, str]]:
     for name, parent in body.named_modules():
         prefix = f"{name}." if name else ""
         for (before, first), (after, second) in itertools.pairwise(parent.named_children()):
-            if isinstance(first, nn.Sequential) and len(first):  # such as a ResNet-D's first layers
-                *_, (last, first) = first.named_children()
-                before = f"{before}.{last}"
             if (
                 isinstance(first, nn.Conv2d)
                 and isinstance(second, _BatchNorm)
