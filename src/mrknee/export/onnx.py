@@ -182,8 +182,9 @@ def trace(model: TorchModel) -> onnx.ModelProto:
     Raises:
         MrkneeError: torch can't express the encoder as such a graph.
     """
-    network, names = copy.deepcopy(model.network).eval(), model.series.names
+    network, names = model.network, model.series.names
     if network.settings.shared_encoder:  # otherwise the exporter folds normalisations itself
+        network = copy.deepcopy(network)
         side = model.preparation.crop
         encoder = cast(Encoder, next(iter(network.encoders.values())))
         with torch.no_grad():
