@@ -20,14 +20,12 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from mrknee.exams import RSNA_2026_FINDINGS, USUAL_SERIES
 from mrknee.models.bodies import feature_maps
-from mrknee.models.encoders import Encoder
 from mrknee.models.network import Network
 from mrknee.training.recipe import Recipe, load_recipe
 
@@ -65,9 +63,10 @@ class Cost:
 def count(recipe: Recipe) -> Cost:
     """Counts the operations of a recipe's encoder for one slice."""
     network = Network(recipe.network, tuple(RSNA_2026_FINDINGS), "none", USUAL_SERIES)
-    encoder = cast(Encoder, next(iter(network.encoders.values())))
+    encoder = network.encoder(network.series.names[0])
     side = recipe.preparation.crop
-    counted, trained = [0], [0]
+    counted: list[int] = []
+    trained: list[int] = []
 
     def add(layer: nn.Module, inputs: tuple[Tensor], result: Tensor) -> None:
         assert isinstance(layer, nn.Conv2d | nn.Linear)

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import onnx
@@ -42,7 +42,6 @@ from mrknee.inference.onnx_model import OnnxModel
 from mrknee.inference.runtimes import PRESENT, outputs_of
 from mrknee.inference.torch_model import TorchModel
 from mrknee.inference.trained_series import TrainedSeries
-from mrknee.models.encoders import Encoder
 from mrknee.run_folder import WEIGHTS_FILE
 from mrknee.transforms.settings import PreparationSettings
 from mrknee.transforms.traced import TRANSLATIONS
@@ -186,9 +185,9 @@ def trace(model: TorchModel) -> onnx.ModelProto:
     if network.settings.shared_encoder:  # otherwise the exporter folds normalisations itself
         network = copy.deepcopy(network)
         side = model.preparation.crop
-        encoder = cast(Encoder, next(iter(network.encoders.values())))
         with torch.no_grad():
-            encoder.fold(torch.zeros(1, model.preparation.channels, side, side))
+            image = torch.zeros(1, model.preparation.channels, side, side)
+            network.encoder(names[0]).fold(image)
     module = ExamGraph(
         network, model.preparation, model.decisions.calibration, model.trained
     ).eval()

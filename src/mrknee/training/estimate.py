@@ -12,13 +12,12 @@ import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mrknee.exams import Dataset
-from mrknee.models.encoders import Encoder
 from mrknee.models.feature_cache import KEPT_BYTES
 from mrknee.models.network import Network, slices_per_call
 from mrknee.models.prediction import device_here
@@ -211,7 +210,7 @@ def _peak_memory(network: Network, recipe: Recipe, probe: Probe, batch: int, dev
         + in_memory * (probe.saved + 2 * probe.largest)
     )
     # validation saves nothing for gradients
-    encoder = cast(Encoder, next(iter(network.encoders.values())))  # all are of one kind
+    encoder = network.encoder(network.series.names[0])  # all are of one kind
     inference = slices_per_call(encoder, device, batch) * 3 * probe.largest
     validation = trained * states + batch * (stored + probe.feature_map) + inference
     return averages + max(training, validation)
@@ -245,7 +244,7 @@ def _largest_batch(counts: Sequence[int], recipe: Recipe, processes: int) -> int
 
 def _probe(network: Network, recipe: Recipe, precision: str, device: str) -> Probe:
     """Measures encoding and gradients of a few slices in a copy of the first encoder."""
-    encoder = cast(Encoder, copy.deepcopy(next(iter(network.encoders.values()))).to(device))
+    encoder = copy.deepcopy(network.encoder(network.series.names[0])).to(device)
     weights = [p for p in encoder.parameters() if p.requires_grad]
     side, channels = recipe.preparation.crop, recipe.preparation.channels
     dtype = torch.float16 if precision == "16-mixed" else torch.bfloat16
