@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import errno
 import signal
+import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -74,3 +76,39 @@ def test_signals_end_with_one_line(
     assert ended.value.code == status
     assert capsys.readouterr().err == f"mrknee view: {cause}; view again\n"
     assert signal.getsignal(signal.SIGTERM) is handlers[1]
+
+
+class Finalized:
+    """An object during whose finalizer a signal arrives."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        signal.raise_signal(self.number)
+        time.sleep(0.001)  # the handler is called here, and what it raises is dropped
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_during_a_finalizer_is_not_lost(
+    number: signal.Signals, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Python drops exceptions of finalizers; the verb ends all the same, with one line."""
+    handler, hook = signal.getsignal(signal.SIGINT), sys.unraisablehook
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    passed: list[bool] = []
+
+    def work() -> None:
+        Finalized(number)
+        passed.append(True)
+        time.sleep(10)
+
+    try:
+        with pytest.raises(SystemExit) as ended, interruptible("view", "view again"):
+            work()
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert passed, "the signal was not dropped, so nothing was tested"
+    assert ended.value.code == status
+    assert capsys.readouterr().err.endswith("; view again\n")
+    assert sys.unraisablehook is hook

@@ -17,6 +17,9 @@ from typing import Any
 
 from mrknee.errors import MrkneeError, MrkneeWarning, OutputError
 
+AGAIN_SECONDS = 0.05
+"""Delay of an interrupt that Python has dropped: long enough for the finalizer to end."""
+
 
 def run_with_status(verb: str, work: Callable[[], int]) -> int:
     """Runs a verb and returns the exit status; errors and notes are printed to standard error."""
@@ -61,8 +64,19 @@ def interruptible(verb: str, advice: str) -> Iterator[None]:
         terminated = True
         raise KeyboardInterrupt
 
+    def interrupt_again(dropped: sys.UnraisableHookArgs) -> None:
+        # Python drops what is raised in a finalizer or in the callback of a weak reference
+        if issubclass(dropped.exc_type, KeyboardInterrupt):
+            main = threading.main_thread().ident
+            again = threading.Timer(AGAIN_SECONDS, signal.pthread_kill, (main, signal.SIGINT))
+            again.daemon = True
+            again.start()
+        else:
+            hook(dropped)
+
     in_main_thread = threading.current_thread() is threading.main_thread()
     previous = signal.signal(signal.SIGTERM, terminate) if in_main_thread else None
+    hook, sys.unraisablehook = sys.unraisablehook, interrupt_again
     try:
         yield
     except KeyboardInterrupt:
@@ -72,6 +86,7 @@ def interruptible(verb: str, advice: str) -> Iterator[None]:
         print(f"mrknee {verb}: {cause}; {advice}", file=sys.stderr)
         sys.exit(128 + (signal.SIGTERM if terminated else signal.SIGINT))
     finally:
+        sys.unraisablehook = hook
         if in_main_thread:
             signal.signal(signal.SIGTERM, previous)
 

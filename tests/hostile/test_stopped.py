@@ -94,7 +94,7 @@ def test_an_interrupted_verb_prints_one_line(
     """Status 130 or 143, no traceback, and no output."""
     status, said = stopped(many, words, number, line=line)
     how = "interrupted" if number == signal.SIGINT else "terminated"
-    assert status == 128 + number
+    assert status == 128 + number, said
     assert said == (
         f"mrknee {words[0]}: {how}; no file is incomplete; run the same command again to start over"
     )
