@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,15 @@ def test_warnings_of_mrknee_are_notes(capsys: pytest.CaptureFixture[str]) -> Non
     assert warnings.showwarning is previous
 
 
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt, as in a terminal; a background job may ignore it."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)  # interruptible ignores a second Ctrl-C
+
+
+@pytest.mark.usefixtures("interrupts")
 @pytest.mark.parametrize(
     ("number", "status", "cause"),
     [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
@@ -65,17 +75,13 @@ def test_warnings_of_mrknee_are_notes(capsys: pytest.CaptureFixture[str]) -> Non
 def test_signals_end_with_one_line(
     number: signal.Signals, status: int, cause: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Ctrl-C gives status 130 and SIGTERM 143; the signal handlers are restored."""
-    handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job may ignore it
-    try:
-        with pytest.raises(SystemExit) as ended, interruptible("view", "view again"):
-            signal.raise_signal(number)
-    finally:
-        signal.signal(signal.SIGINT, handlers[0])  # which ignores a second Ctrl-C by then
+    """Ctrl-C gives status 130 and SIGTERM 143; the handler of SIGTERM is restored."""
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as ended, interruptible("view", "view again"):
+        signal.raise_signal(number)
     assert ended.value.code == status
     assert capsys.readouterr().err == f"mrknee view: {cause}; view again\n"
-    assert signal.getsignal(signal.SIGTERM) is handlers[1]
+    assert signal.getsignal(signal.SIGTERM) is handler
 
 
 class Finalized:
@@ -89,13 +95,19 @@ class Finalized:
         time.sleep(0.001)  # the handler is called here, and what it raises is dropped
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.usefixtures("interrupts")
+@pytest.mark.parametrize(
+    ("number", "status", "ignored"),
+    [(signal.SIGINT, 130, False), (signal.SIGTERM, 143, False), (signal.SIGTERM, 143, True)],
+    ids=["SIGINT", "SIGTERM", "SIGTERM of a job that ignores SIGINT"],
+)
 def test_a_signal_during_a_finalizer_is_not_lost(
-    number: signal.Signals, status: int, capsys: pytest.CaptureFixture[str]
+    number: signal.Signals, status: int, ignored: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Python drops exceptions of finalizers; the verb ends all the same, with one line."""
-    handler, hook = signal.getsignal(signal.SIGINT), sys.unraisablehook
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    hook = sys.unraisablehook
+    if ignored:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     passed: list[bool] = []
 
     def work() -> None:
@@ -103,11 +115,8 @@ def test_a_signal_during_a_finalizer_is_not_lost(
         passed.append(True)
         time.sleep(10)
 
-    try:
-        with pytest.raises(SystemExit) as ended, interruptible("view", "view again"):
-            work()
-    finally:
-        signal.signal(signal.SIGINT, handler)
+    with pytest.raises(SystemExit) as ended, interruptible("view", "view again"):
+        work()
     assert passed, "the signal was not dropped, so nothing was tested"
     assert ended.value.code == status
     assert capsys.readouterr().err.endswith("; view again\n")

@@ -57,18 +57,18 @@ def interruptible(verb: str, advice: str) -> Iterator[None]:
     Raises:
         SystemExit: with status 130 or 143, as shells report commands ended by these signals.
     """
-    terminated = False
+    received = signal.SIGINT
 
     def terminate(*_: object) -> None:
-        nonlocal terminated
-        terminated = True
+        nonlocal received
+        received = signal.SIGTERM
         raise KeyboardInterrupt
 
     def interrupt_again(dropped: sys.UnraisableHookArgs) -> None:
         # Python drops what is raised in a finalizer or in the callback of a weak reference
         if issubclass(dropped.exc_type, KeyboardInterrupt):
             main = threading.main_thread().ident
-            again = threading.Timer(AGAIN_SECONDS, signal.pthread_kill, (main, signal.SIGINT))
+            again = threading.Timer(AGAIN_SECONDS, signal.pthread_kill, (main, received))
             again.daemon = True
             again.start()
         else:
@@ -82,9 +82,9 @@ def interruptible(verb: str, advice: str) -> Iterator[None]:
     except KeyboardInterrupt:
         if in_main_thread:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would give a traceback
-        cause = "terminated" if terminated else "interrupted"
+        cause = "terminated" if received == signal.SIGTERM else "interrupted"
         print(f"mrknee {verb}: {cause}; {advice}", file=sys.stderr)
-        sys.exit(128 + (signal.SIGTERM if terminated else signal.SIGINT))
+        sys.exit(128 + received)
     finally:
         sys.unraisablehook = hook
         if in_main_thread:
