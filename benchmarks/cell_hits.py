@@ -1,11 +1,12 @@
 """How often the hottest cell of a model's maps lies on the lesion, on exams with known lesions.
 
-    python benchmarks/cell_hits.py RUN DATA [--split valid] [--exams 400]
+    python benchmarks/cell_hits.py RUN DATA [--split valid] [--exams 400] [--only-map 0]
 
 The hottest cell is that of all series together; it counts as a hit if it contains a pixel of the
 lesion, after the model's scaling and crop. Networks with larger cells hit more often by chance,
 which is the mean share of cells that contain a pixel. `mrknee validate-maps` measures the hottest
-pixel instead, which lies in the middle of the hottest cell.
+pixel instead, which lies in the middle of the hottest cell. `--only-map` leaves one of several
+feature maps (0 is the finest) to a network with `network.channels`: which of them points where?
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ from torch.nn import functional
 from mrknee import load_model, open_dataset
 from mrknee.explanations.explanation import Explanation
 from mrknee.explanations.map_validation import Masks, read_masks
+from mrknee.inference.torch_model import TorchModel
 from mrknee.metrics.proportions import wilson
+from mrknee.models.neck import Neck
+from mrknee.models.network import Network
 from mrknee.progress import track
 from mrknee.transforms.preparation import Preparation
 
@@ -50,6 +54,16 @@ def hit(made: Explanation, finding: str, masks: Masks) -> tuple[bool, float]:
     return bool(inside[hottest].ravel()[heats[hottest].argmax()]), float(chance)
 
 
+def keep_one_map(network: Network, kept: int) -> None:
+    """Sets the weights and biases that reduce the other feature maps to 0."""
+    for module in network.modules():
+        if isinstance(module, Neck):
+            for index, convolve in enumerate(module.convolutions):
+                if index != kept:
+                    for parameter in convolve.parameters():
+                        torch.nn.init.zeros_(parameter)
+
+
 def main() -> None:
     """Reads the command line and prints the hit rates."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -57,8 +71,13 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--split", default="valid")
     parser.add_argument("--exams", type=int, help="the first so many exams; all if not given")
+    parser.add_argument("--only-map", type=int, metavar="INDEX", help="default: all")
     given = parser.parse_args()
     model, exams = load_model(given.model), open_dataset(given.data, split=given.split)
+    if given.only_map is not None:
+        if not isinstance(model, TorchModel):
+            parser.error("--only-map needs a run folder")
+        keep_one_map(model.network, given.only_map)
     labelled = list(exams.findings or ())
     names = [name for name in model.findings if name in labelled]
     found: dict[str, list[tuple[bool, float]]] = {name: [] for name in names}
