@@ -89,6 +89,27 @@ def test_stored_maps_are_used(toy: Path, tmp_path: Path, monkeypatch: pytest.Mon
     assert_same_weights(tmp_path / "first", tmp_path / "second")
 
 
+@pytest.mark.parametrize(
+    ("changes", "noted"),
+    [
+        ({}, True),
+        ({"epochs": 1}, False),
+        ({"augmentation": AugmentationSettings(rotation=5, translation=0, mirror=0)}, False),
+        ({"network": FROZEN.network.replace(frozen_stages=3)}, False),
+        ({"feature_cache": "maps"}, False),
+    ],
+)
+def test_the_cache_is_suggested_where_it_saves_time(
+    changes: dict[str, object], noted: bool, toy: Path, tmp_path: Path
+) -> None:
+    """A note suggests it only if all epochs would compute the same feature maps."""
+    if "feature_cache" in changes:
+        changes = {"feature_cache": str(tmp_path / "maps")}
+    train(toy, tmp_path / "run", FROZEN.replace(**changes))
+    text = (tmp_path / "run" / "log.txt").read_text()
+    assert ("note: the encoders are not trained" in text) == noted
+
+
 def test_an_interrupted_run_is_resumed(toy: Path, tmp_path: Path) -> None:
     """One epoch, then another with a new and empty cache, equal two epochs."""
     train(toy, tmp_path / "whole", with_cache(tmp_path / "maps"))

@@ -360,18 +360,12 @@ class Recipe(Settings):
                 found=f"slices_at_once {self.slices_at_once}, network.batchnorm trained",
                 advice="to save memory with trained statistics, reduce batch_exams or batch_slices",
             )
-        changing = [
-            name
-            for name in ("rotation", "translation", "gamma", "bias_field", "noise")
-            if getattr(self.augmentation, name)
-        ]
-        if self.feature_cache is not None and (changing or self.slices_per_series is not None):
+        if self.feature_cache is not None and self.changing_slices:
             raise SettingsError(
                 "feature_cache can't be used with slices that differ in each epoch",
                 code="setting",
                 expected="augmentation by mirroring only, and no slices_per_series",
-                found=", ".join(f"augmentation.{name}" for name in changing)
-                or f"slices_per_series {self.slices_per_series}",
+                found=", ".join(self.changing_slices),
                 advice="set them to 0, or train without feature_cache",
             )
         if self.fold is not None and (self.folds is None or self.fold > self.folds):
@@ -390,6 +384,18 @@ class Recipe(Settings):
                 found=f"ema {self.ema:g}, average_last {self.average_last}",
             )
         return self
+
+    @property
+    def changing_slices(self) -> list[str]:
+        """The settings, as text, by which an exam's slices differ in each epoch."""
+        changing = [
+            f"augmentation.{name}"
+            for name in ("rotation", "translation", "gamma", "bias_field", "noise")
+            if getattr(self.augmentation, name)
+        ]
+        if self.slices_per_series is not None:
+            changing.append(f"slices_per_series {self.slices_per_series}")
+        return changing
 
     def to_yaml(self) -> str:
         """Returns all settings as YAML, which `load_recipe` can read."""

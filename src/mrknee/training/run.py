@@ -155,7 +155,7 @@ def _train(
     if is_first and parts.unread:  # not in log.txt, which doesn't depend on the number of starts
         print(f"warning: {legible(unread_text(parts.unread))}", file=sys.stderr, flush=True)
     if start.state is None:
-        _report_notes(writer, recipe, parts, transfer)
+        _report_notes(writer, recipe, parts, network, transfer)
     loop = TrainingLoop(
         network,
         recipe,
@@ -278,13 +278,19 @@ def _prepare_folder(
 
 
 def _report_notes(
-    writer: RunWriter, recipe: Recipe, parts: Parts, transfer: Transfer | None
+    writer: RunWriter, recipe: Recipe, parts: Parts, network: Network, transfer: Transfer | None
 ) -> None:
-    """Reports, in a new run, which weights are of another run, and notes on the data."""
+    """Reports notes on a new run: weights of another run, the data, and `feature_cache`."""
     if transfer is not None:
         writer.report(f"weights of {recipe.weights.removeprefix(RUN)}\n{transfer.text()}")
     for note in coverage_notes(parts, recipe):
         writer.report(f"note: {note}")
+    repeats = recipe.feature_cache is None and recipe.epochs > 1 and not recipe.changing_slices
+    if repeats and all(network.encoder(name).frozen for name in network.series.names):
+        writer.report(
+            "note: the encoders are not trained; with the setting feature_cache FOLDER, their "
+            "feature maps are computed only once, and epochs after the first are faster"
+        )
 
 
 def _estimate_text(
