@@ -16,6 +16,7 @@ import mrknee
 from mrknee.cli import main
 from mrknee.errors import DataError, ModelError, OutputError, SettingsError
 from mrknee.exams import open_dataset
+from mrknee.files import owned_folder
 from mrknee.inference.ensemble import Ensemble
 from mrknee.inference.model import load_model
 from mrknee.metrics.predictions import Predictions
@@ -155,6 +156,25 @@ def test_a_killed_training_continues_with_the_same_results(
             break
     assert main(words) == 0
     assert (out / RUNS[0] / "scorecard.json").stat().st_mtime_ns == kept
+    for name in ("ensemble.json", "scorecard.json", "predictions-out-of-fold.csv", "results.csv"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_processes_share_the_runs(data: Path, whole: Path, out: Path) -> None:
+    """With --resume, a second process trains what the first one doesn't; both end well."""
+    words = command(data, out, "--folds", "3", "--seeds", "0,1", "--resume")
+    for name in RUNS[2:]:
+        shutil.rmtree(out / name)
+    with owned_folder(out / RUNS[2]):  # both pass it over, and share the others
+        both = [start(mrknee_command, *words) for _ in range(2)]
+        while not all((out / name / "scorecard.json").exists() for name in RUNS[3:]):
+            assert all(process.is_alive() for process in both)
+            time.sleep(0.01)
+    for process in both:
+        process.join()
+        assert process.exitcode == 0
+    for name in RUNS:
+        assert len(json.loads((out / name / "environment.json").read_text())) == 1
     for name in ("ensemble.json", "scorecard.json", "predictions-out-of-fold.csv", "results.csv"):
         assert (out / name).read_bytes() == (whole / name).read_bytes()
 

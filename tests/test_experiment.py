@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import re
 import shutil
+import signal
 import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +20,7 @@ from mrknee.cli import main
 from mrknee.errors import DataError, MrkneeError, OutputError, SettingsError
 from mrknee.exams import open_dataset
 from mrknee.experiment import run_experiment
+from mrknee.files import owned_folder
 from mrknee.inference.model import load_model
 from mrknee.metrics.predictions import Predictions
 from mrknee.models.checkpoint import load_checkpoint
@@ -92,6 +98,11 @@ def rows(out: Path, name: str = "valid") -> list[dict[str, str]]:
     """Returns the rows of results.csv."""
     with (out / name / "results.csv").open(newline="") as lines:
         return list(csv.DictReader(lines))
+
+
+def read(file: Path) -> str:
+    """Returns the text of a file; empty if there is none yet."""
+    return file.read_text() if file.exists() else ""
 
 
 def times(out: Path) -> dict[str, int]:
@@ -181,6 +192,58 @@ def test_a_killed_experiment_continues_with_the_same_results(
     assert [start["after"]["epochs"] for start in starts] in ([0, 1], [0, 2])
     assert contents(out) == contents(whole)
     assert all(float(row["seconds"]) > 0 for row in rows(out))
+
+
+def until(condition: Callable[[], bool], *processes: BaseProcess) -> None:
+    """Waits until a condition holds, at most as long as the processes run."""
+    while not condition():
+        assert all(process.is_alive() for process in processes)
+        time.sleep(0.01)
+
+
+def test_processes_share_the_runs(
+    plan: Path, data: Path, whole: Path, out: Path, tmp_path: Path
+) -> None:
+    """Each run is trained once; both processes wait for one that is owned by neither."""
+    for file in out.iterdir():
+        if file.name != "plan.json":
+            file.unlink() if file.is_file() else shutil.rmtree(file)
+    words = ["experiment", str(plan), str(data), str(out)]
+    logs = [tmp_path / "0.txt", tmp_path / "1.txt"]
+    with owned_folder(out / "runs" / RUNS[-1]):
+        both = [start(mrknee, *words, stdout=log) for log in logs]
+        until(lambda: all(f"train {RUNS[-1]}" in read(log) for log in logs), *both)
+        assert not (out / "valid" / "comparison.txt").exists()
+    for process in both:
+        process.join()
+        assert process.exitcode == 0
+    assert contents(out) == contents(whole)
+    for name in RUNS:
+        assert len(re.findall(rf": {name}$", (out / "log.txt").read_text(), re.M)) == 1
+        assert len(json.loads((out / "runs" / name / "environment.json").read_text())) == 1
+    table = (out / "valid" / "comparison.txt").read_text()
+    assert all(table in log.read_text() for log in logs)
+    assert [float(row["seconds"]) > 0 for row in rows(out)] == [True] * 4
+
+
+def test_a_run_of_a_killed_process_is_continued_by_another(
+    plan: Path, data: Path, whole: Path, out: Path, tmp_path: Path
+) -> None:
+    """A process that waits for a run of another trains it when the other is killed."""
+    run, words = out / "runs" / RUNS[1], ["experiment", str(plan), str(data), str(out)]
+    log = tmp_path / "second.txt"
+    shutil.rmtree(run)
+    first = start(mrknee, *words)
+    until((run / "resume" / "last.ckpt").exists, first)
+    os.kill(first.pid or 0, signal.SIGSTOP)
+    second = start(mrknee, *words, stdout=log)
+    if not (run / "scorecard.json").exists():
+        until(lambda: f"train {RUNS[1]}" in read(log), second)
+    first.kill()
+    first.join()
+    second.join()
+    assert second.exitcode == 0
+    assert contents(out) == contents(whole)
 
 
 def test_seeds_and_arms_can_be_added(out: Path, data: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
@@ -15,6 +16,7 @@ from mrknee.files import (
     LOCK,
     atomic_write,
     atomic_writes,
+    is_owned,
     owned_folder,
     remove_incomplete,
     write_csv,
@@ -243,6 +245,21 @@ def test_other_file_with_the_name_of_the_lock_is_unchanged(kind: str, tmp_path: 
         owned_folder(lock.parent).__enter__()
     assert os.path.lexists(lock)
     assert mine.read_text() == before
+
+
+@pytest.mark.slow
+def test_owner_is_waited_for(tmp_path: Path) -> None:
+    """With `wait`, a folder is owned as soon as its owner has ended."""
+    owner = start_owner(tmp_path / "out", "alone")
+    try:
+        assert is_owned(tmp_path / "out")
+        Timer(0.5, owner.kill).start()
+        with owned_folder(tmp_path / "out", wait=True):
+            assert owner.wait(10) == -signal.SIGKILL
+    finally:
+        owner.kill()
+    assert not is_owned(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.slow

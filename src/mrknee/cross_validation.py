@@ -88,7 +88,8 @@ def cross_validate(
         seeds: seeds of the networks; each fold is trained once with each. The folds are the same
             for all seeds.
         resume: continue an interrupted call with the same settings, or start it if there is none.
-            Finished runs are kept; `seeds` may be others than before.
+            Finished runs are kept; `seeds` may be others than before. Several processes can share
+            the work if they make the same call with `resume`.
         settings: changes to the recipe, as for `mrknee.train`.
 
     Returns:
@@ -137,12 +138,12 @@ def train_folds(
     Raises:
         MrkneeError: as `cross_validate`.
     """
-    from mrknee.several_runs import log, train_or_resume  # they import torch
+    from mrknee.several_runs import log, share, train_or_resume  # they import torch
 
     chosen = load_recipe_for(data, recipe, changes)
     seeds = _seeds(chosen, changes, seeds)
     check_output_folder(out)
-    with owned_folder(out):
+    with owned_folder(out, wait=resume):
         if list_folder(out) and not resume:
             raise OutputError(
                 "the folder is not empty",
@@ -153,13 +154,19 @@ def train_folds(
             )
         remove_incomplete(out)
         _prepare_folder(data, out, chosen, seeds)
-        members = _members(chosen, seeds)
-        started = time.monotonic()
-        for number, member in enumerate(members, start=1):
-            taken = timedelta(seconds=int(time.monotonic() - started))
-            log(out, f"run {number} of {len(members)}, after {taken}: {member.name}")
-            changed = {**changes, "fold": member.fold, "seed": member.seed}
-            log(out, train_or_resume(data, out / member.name, recipe, changed))
+    members = _members(chosen, seeds)
+    numbered = {out / member.name: (i, member) for i, member in enumerate(members, start=1)}
+    started = time.monotonic()
+
+    def work(folder: Path) -> None:
+        number, member = numbered[folder]
+        taken = timedelta(seconds=int(time.monotonic() - started))
+        log(out, f"run {number} of {len(members)}, after {taken}: {member.name}")
+        changed = {**changes, "fold": member.fold, "seed": member.seed}
+        log(out, train_or_resume(data, folder, recipe, changed))
+
+    share(list(numbered), work)
+    with owned_folder(out, wait=True):
         _write_results(out, members)
         card = _score_folds(data, out, chosen, members)
         if card is not None:

@@ -29,7 +29,7 @@ from typing import Any
 from mrknee.errors import MrkneeError, SettingsError
 from mrknee.experiment_plan import Plan, arm_recipe, arm_recipes, read_plan
 from mrknee.experiment_results import TIMES, Epoch, Predicted, Results, Trained, read_times
-from mrknee.files import owned_folder, remove_incomplete, write_text
+from mrknee.files import IN_USE, owned_folder, remove_incomplete, write_text
 from mrknee.metrics.arms import ArmComparison
 from mrknee.outputs import check_output_folder
 from mrknee.run_folder import RunFolder
@@ -38,6 +38,7 @@ from mrknee.several_runs import (
     check_folder_contents,
     data_json,
     log,
+    share,
     train_or_resume,
 )
 from mrknee.training.data_record import record_data
@@ -67,7 +68,8 @@ def run_experiment(
     runs are kept, and an interrupted one continues from its last saved state. Arms and seeds may be
     added to the plan; runs of arms and seeds that are no longer in it are kept and not used. If a
     training fails, the others are still done; the error is raised at the end, after the comparison
-    of the complete arms.
+    of the complete arms. Several processes can call it with the same arguments at the same time:
+    each trains runs that no other one is training, and each compares when all runs are finished.
 
     Args:
         plan: the plan, a YAML file.
@@ -100,12 +102,13 @@ def run_experiment(
     recipes = arm_recipes(chosen, plan_file)
     predicted = Predicted(tuple(scored), split, test_data is None, epoch)
     predicted.refuse_unlabelled(recipes[chosen.first_arm])
-    with owned_folder(out):
+    with owned_folder(out, wait=True):
         remove_incomplete(out)
         _prepare_folder(out, chosen, recipes, folds)
-        runs = list(_runs(out, chosen, folds))
-        results = Results(out, chosen, recipes, runs, predicted)
-        fault = _train_all(out, plan_file, runs, folds, results)
+    runs = list(_runs(out, chosen, folds))
+    results = Results(out, chosen, recipes, runs, predicted)
+    fault = _train_all(out, plan_file, runs, folds, results)
+    with owned_folder(out, wait=True):
         found = results.compare(fault)
     if fault is not None:
         raise fault
@@ -199,15 +202,21 @@ def _train_all(
     """Trains what is not finished; returns the first error, after all other runs."""
     first: MrkneeError | None = None
     started = time.monotonic()
-    missing = [run for run in runs if not run.finished]
+    missing = {run.folder: run for run in runs if not run.finished}
     log(
         out,
         f"{datetime.now():%Y-%m-%d %H:%M:%S}, {len(runs)} runs, of which "
         f"{len(runs) - len(missing)} are finished",
     )
-    for number, run in enumerate(missing, start=1):
+
+    def work(folder: Path) -> None:
+        nonlocal first
+        run = missing[folder]
+        if run.finished:  # by another process
+            return
         taken = timedelta(seconds=int(time.monotonic() - started))
-        log(out, f"run {number} of {len(missing)}, after {taken}: {run.name}")
+        finished = sum(run.finished for run in runs)
+        log(out, f"{finished} of {len(runs)} runs are finished, after {taken}: {run.name}")
         recipe, changes = arm_recipe(results.plan, file, run.arm)
         seed = results.plan.seed(run.arm, run.seed)
         try:
@@ -217,10 +226,15 @@ def _train_all(
                 )
             log(out, result)
             if results.predicted.with_runs:
-                results.write_table()
+                with owned_folder(out, wait=True):
+                    results.write_table()
         except MrkneeError as error:
+            if error.code == IN_USE:
+                raise
             log(out, f"{run.name} failed: {error}")
             first = first or error.about(run.name)
+
+    share(list(missing), work)
     return first
 
 
@@ -231,19 +245,24 @@ def _timed(out: Path, run: Trained) -> Iterator[None]:
     Of a start that was killed, the time until its last saved state counts, since what came after is
     trained again.
     """
-    file, times = out / TIMES, read_times(out)
-    one = times.setdefault(run.name, {"seconds": 0.0})
-    state = RunFolder(run.folder).state
-    if "started" in one and state.exists():
-        one["seconds"] += max(0.0, state.stat().st_mtime - one["started"])
-    one["started"] = time.time()
-    _write_json(file, times)
+    with _times(out) as times:
+        one = times.setdefault(run.name, {"seconds": 0.0})
+        state = RunFolder(run.folder).state
+        if "started" in one and state.exists():
+            one["seconds"] += max(0.0, state.stat().st_mtime - one["started"])
+        one["started"] = time.time()
     began = time.monotonic()
     yield
-    one["seconds"] += time.monotonic() - began
-    del one["started"]
-    _write_json(file, times)
+    with _times(out) as times:
+        one = times[run.name]
+        one["seconds"] += time.monotonic() - began
+        del one["started"]
 
 
-def _write_json(file: Path, content: Mapping[str, Any]) -> None:
-    write_text(file, json.dumps(content, indent=2) + "\n")
+@contextmanager
+def _times(out: Path) -> Iterator[dict[str, dict[str, float]]]:
+    """Yields the content of `times.json`, which may be changed, and writes it."""
+    with owned_folder(out, wait=True):
+        times = read_times(out)
+        yield times
+        write_text(out / TIMES, json.dumps(times, indent=2) + "\n")

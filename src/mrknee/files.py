@@ -9,6 +9,7 @@ import re
 import socket
 import stat
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,9 +25,13 @@ FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 LOCK = ".mrknee-lock"
 """The lock file in an output folder; it is removed when its owner ends."""
 
+IN_USE = "in-use"
+"""Code of the error if another process owns a folder."""
+
 _TEMPORARY_NAME = re.compile(r"\..+\.\d+")  # of `atomic_write`
 _MAX_NAME = 200  # characters of a name that are kept, so that temporary names aren't too long
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
+_SECONDS_BETWEEN_TRIES = 0.2  # to lock a folder that another process owns
 _locks: set[int] = set()  # descriptors of the locks of this process
 
 
@@ -223,7 +228,7 @@ def _make_folder(folder: Path) -> list[Path]:
 
 
 @contextmanager
-def owned_folder(folder: Path) -> Iterator[None]:
+def owned_folder(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Creates a folder if necessary, and prevents other processes from writing into it.
 
     The owner holds a lock (`flock`) on a file in the folder. The system releases the lock when the
@@ -231,22 +236,21 @@ def owned_folder(folder: Path) -> Iterator[None]:
     locks; if the file system doesn't support locks, a note is printed to standard error and nothing
     is locked (nor is it on Windows). A folder that was created but not written to is removed.
 
+    Args:
+        folder: the folder.
+        wait: if another process owns the folder, wait until it doesn't any more.
+
     Raises:
-        OutputError: another process owns the folder, or it can't be written to.
+        OutputError: another process owns the folder and `wait` is False, or it can't be written to.
     """
-    try:
-        new, descriptor = _make_and_lock(folder)
-    except OSError as error:
-        if error.errno in FULL_DISK:
-            error.filename = str(folder)
-            raise
-        raise OutputError(
-            "the output can't be written",
-            code="cannot-write",
-            file=folder,
-            expected="a folder that can be written to",
-            found=error.strerror or str(error),
-        ) from None
+    while True:
+        try:
+            new, descriptor = _create_and_lock(folder)
+            break
+        except OutputError as error:
+            if not (wait and error.code == IN_USE):
+                raise
+            time.sleep(_SECONDS_BETWEEN_TRIES)
     try:
         yield
     finally:
@@ -259,6 +263,34 @@ def owned_folder(folder: Path) -> Iterator[None]:
                 created.rmdir()
             except OSError:  # not empty
                 break
+
+
+def is_owned(folder: Path) -> bool:
+    """Returns whether another process owns a folder at the moment."""
+    try:
+        with owned_folder(folder):
+            return False
+    except OutputError as error:
+        if error.code == IN_USE:
+            return True
+        raise
+
+
+def _create_and_lock(folder: Path) -> tuple[list[Path], int | None]:
+    """Does what `_make_and_lock` does, with errors of the system as OutputError."""
+    try:
+        return _make_and_lock(folder)
+    except OSError as error:
+        if error.errno in FULL_DISK:
+            error.filename = str(folder)
+            raise
+        raise OutputError(
+            "the output can't be written",
+            code="cannot-write",
+            file=folder,
+            expected="a folder that can be written to",
+            found=error.strerror or str(error),
+        ) from None
 
 
 def _make_and_lock(folder: Path) -> tuple[list[Path], int | None]:
@@ -296,7 +328,7 @@ def _lock(folder: Path) -> int:
                 os.close(descriptor)
                 raise OutputError(
                     "another process is writing to this folder",
-                    code="in-use",
+                    code=IN_USE,
                     file=folder,
                     expected="one process at a time",
                     found=owner or "a process that has just started",

@@ -1,24 +1,31 @@
 """Several training runs in one output folder.
 
 What `experiment`, `protocol` and `cross_validation` have in common.
+
+Several processes can train the runs of one folder (`share`): each takes runs that no other process
+is training. The output folder itself is owned only while its own files are written.
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from mrknee.errors import DataError, OutputError
-from mrknee.files import list_folder
+from mrknee.files import IN_USE, is_owned, list_folder
 from mrknee.library import train
 from mrknee.progress import report
 from mrknee.training.data_record import DataRecord, describe_changes, read_record, to_json
 from mrknee.training.recipe import Recipe, flat_settings, with_defaults
 from mrknee.training.recovery import CHANGEABLE_SETTINGS
+
+SECONDS_BETWEEN_LOOKS = 2.0
+"""Time after which the runs of other processes are looked at again."""
 
 
 def check_folder_contents(out: Path, description: Path, verb: str) -> None:
@@ -110,6 +117,39 @@ def train_or_resume(data: Path, run: Path, recipe: str, settings: Mapping[str, A
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
     return repr(trained)
+
+
+def share(folders: Sequence[Path], work: Callable[[Path], None]) -> None:
+    """Does some work for each run folder, after those that other processes own have been released.
+
+    Each of several processes that call this with the same folders works on those that are free. The
+    call returns when the work is done for all folders: a run that another process has finished is
+    then finished already, and one that another process has left is continued.
+
+    Args:
+        folders: run folders, in the order of preference.
+        work: the work. It should own the folder; if another process has just taken it, its error
+            (`IN_USE`) isn't one.
+    """
+    reported: Sequence[Path] = ()
+    while folders:
+        later = []
+        for folder in folders:
+            try:
+                if not is_owned(folder):
+                    work(folder)
+                    continue
+            except OutputError as error:
+                if error.code != IN_USE or error.file != str(folder):
+                    raise
+            later.append(folder)
+        if len(later) == len(folders):
+            if later != reported:
+                names = ", ".join("/".join(folder.parts[-2:]) for folder in later)
+                report(f"waiting for other processes, which train {names}")
+                reported = later
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+        folders = later
 
 
 def is_current(file: Path, inputs: Sequence[Path]) -> bool:
