@@ -437,6 +437,16 @@ def test_combined_arms_are_compared_as_one(combined: Path) -> None:
         value = float(each[finding][f"auc_{finding}"])
         assert found["arms"][0]["aucs"][finding]["value"] == pytest.approx(value, abs=1e-6)
     assert {one["arm"] for one in found["differences"]} == {"joint", "ensemble"}
+    with (out / "valid" / "calibration.csv").open(newline="") as lines:
+        calibration = {(row["arm"], row["finding"]): row for row in csv.DictReader(lines)}
+    assert list(calibration) == [
+        (arm, finding)
+        for arm in ("singles", "joint", "ensemble")
+        for finding in ("abnormal", "acl", "meniscus")
+    ]
+    card = json.loads((out / "runs" / "acl" / "seed0" / "scorecard.json").read_text())
+    value = card["findings"]["acl"]["brier"]["value"]
+    assert float(calibration["singles", "acl"]["brier"]) == pytest.approx(value, abs=1e-4)
     assert (out / "valid" / "differences.svg").read_text().startswith("<?xml")
 
 

@@ -11,6 +11,7 @@ OUT/
 ├── log.txt
 └── valid/                        what was predicted: a split, or FOLDER-SPLIT of --test-data
     ├── results.csv  costs.csv    one row per run; one per compared arm
+    ├── calibration.csv           one row per compared arm and finding
     ├── comparison.json  comparison.txt  arms.svg  differences.svg
     └── predictions/              only if the run folders don't contain these predictions
 ```

@@ -1,4 +1,4 @@
-"""Results of an experiment: predictions, tables of runs and costs, a comparison, plots."""
+"""Results of an experiment: predictions, tables of runs, costs and calibration, a comparison."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from mrknee.experiment_costs import COLUMNS, arm_cost, epoch_nearly_final
 from mrknee.experiment_plan import Plan
 from mrknee.files import atomic_write, write_csv, write_text
 from mrknee.inference.torch_model import TorchModel
+from mrknee.metrics.arm_calibration import COLUMNS as CALIBRATION_COLUMNS
+from mrknee.metrics.arm_calibration import calibration_rows
 from mrknee.metrics.arms import ArmComparison, compare_arms
 from mrknee.metrics.discrimination import auc
 from mrknee.metrics.folds import read_fold
@@ -175,7 +177,8 @@ class Results:
             primary=self.plan.primary,
             margin=self.plan.margin,
         )
-        self._write(found, self._costs(complete))
+        calibration = calibration_rows(folds, complete)
+        self._write(found, self._costs(complete), [CALIBRATION_COLUMNS, *calibration])
         return found
 
     def _of_seeds(
@@ -276,9 +279,15 @@ class Results:
             notes.append(f"AUCs are means over {folds} folds, whose networks share training exams")
         return notes
 
-    def _write(self, found: ArmComparison, costs: Sequence[tuple[str, ...]]) -> None:
-        wrote = ["results.csv", "costs.csv"]
+    def _write(
+        self,
+        found: ArmComparison,
+        costs: Sequence[tuple[str, ...]],
+        calibration: Sequence[tuple[str, ...]],
+    ) -> None:
+        wrote = ["results.csv", "costs.csv", "calibration.csv"]
         write_csv(self.folder / "costs.csv", costs)
+        write_csv(self.folder / "calibration.csv", calibration)
         for name, text in (
             ("comparison.json", found.to_json()),
             ("comparison.txt", found.table()),
@@ -294,6 +303,7 @@ class Results:
         except PlatformError as error:
             report(f"note: no plot, because {error.what}: {error.advice}")
         log(self.out, found.table())
+        log(self.out, "\n".join(table_lines(list(calibration), left=2)) + "\n")
         log(self.out, "\n".join(table_lines(list(costs), left=1)) + "\n")
         report(f"wrote {', '.join(wrote)} to {self.folder}")
 

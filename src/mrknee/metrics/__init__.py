@@ -13,6 +13,7 @@ Modules, in reading order:
 - `curves`: ROC curve with its confidence band; precision-recall curve.
 - `scorecard`: all scores of a model on one split, as `scorecard.json` and as a table.
 - `paired_tests`, `auc_differences`, `comparison`: comparison of several models on the same exams.
+- `folds`, `hierarchical`, `arms`, `arm_calibration`: comparison of an experiment's arms.
 - `plot`: figures of scorecards, comparisons and ROC curves.
 - `json_values`, `formatting`: conversion of results to JSON and back, and to plain text.
 
