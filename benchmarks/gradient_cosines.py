@@ -1,9 +1,9 @@
 """Do the findings of a joint network pull its shared weights in the same direction?
 
-    python benchmarks/gradient_cosines.py RECIPE DATA OUT [--seeds 0,1,2] [--batches 24]
-        [--findings abnormal,acl,meniscus] [--slice_pooling max] [--feature_cache FOLDER]
+    python benchmarks/gradient_cosines.py PLAN ARM DATA OUT [--seeds 0,1,2] [--batches 24]
 
-For each seed, a network is trained (a run folder `OUT/runs/seedN`, resumed if it exists). Before
+For each seed, the network of an arm of an experiment is trained (a run folder `OUT/runs/seedN`,
+resumed if it exists; seeds are those of the command, not of the plan). Before
 training and after each epoch, the gradient of each finding's loss with respect to the shared
 weights is computed for batches of training exams: always the same batches, without dropout and
 augmentation. Shared weights are those before the head: encoders (their trained part, such as the
@@ -35,6 +35,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from mrknee.experiment_plan import arm_recipe, read_plan
 from mrknee.files import atomic_write
 from mrknee.library import train
 from mrknee.models.checkpoint import load_checkpoint
@@ -190,24 +191,18 @@ def _over_seeds(
 def main() -> None:
     """Reads the command line, trains, measures and writes the table and the plot."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("recipe", help="a recipe's name or YAML file")
+    parser.add_argument("plan", type=Path, help="an experiment's plan, such as question-*.yaml")
+    parser.add_argument("arm", help="one of its arms, such as joint")
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--batches", type=int, default=24, help="number of batches per network")
-    parser.add_argument("--findings", default="abnormal,acl,meniscus")
-    parser.add_argument("--slice_pooling", help="network.slice_pooling of the recipe if not given")
-    parser.add_argument("--feature_cache", help="for frozen encoders")
     given = parser.parse_args()
-    settings: dict[str, Any] = {"keep_every_epoch": True, "findings": given.findings}
-    if given.slice_pooling is not None:
-        settings["network.slice_pooling"] = given.slice_pooling
-    if given.feature_cache is not None:
-        settings["feature_cache"] = given.feature_cache
+    recipe, settings = arm_recipe(read_plan(given.plan), given.plan, given.arm)
     rows: list[dict[str, Any]] = []
     for seed in given.seeds.split(","):
-        seeded = {**settings, "seed": int(seed)}
-        rows += measure(given.recipe, given.data, given.out, seeded, given.batches)
+        seeded = {**settings, "keep_every_epoch": True, "seed": int(seed)}
+        rows += measure(recipe, given.data, given.out, seeded, given.batches)
         write(rows, given.out)
     print(f"wrote cosines.csv and cosines.svg to {given.out}")
 
