@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("split")
     parser.add_argument("--kept-as")
+    parser.add_argument("--arms", nargs="+", metavar="ARM", help="default: all")
     parser.add_argument("--baseline", required=True)
     parser.add_argument("--primary")
     given = parser.parse_args()
@@ -35,7 +36,7 @@ def main() -> None:
     files: dict[str, dict[int, Path]] = {}
     for file in sorted(given.folder.glob(f"*/seed*-{kept_as}.csv")):
         number = re.match(r"seed(\d+)-", file.name)
-        if number:
+        if number and (given.arms is None or file.parent.name in given.arms):
             files.setdefault(file.parent.name, {})[int(number[1])] = file
     seeds = sorted(set.intersection(*(set(one) for one in files.values())))
     tables = {arm: [Predictions.read(own[seed]) for seed in seeds] for arm, own in files.items()}
@@ -46,8 +47,9 @@ def main() -> None:
         split=kept_as,
         primary=given.primary,
     )
-    write_text(given.folder / f"comparison-{kept_as}.txt", found.table())
-    write_text(given.folder / f"comparison-{kept_as}.json", found.to_json())
+    name = "-".join(["comparison", kept_as, *(given.arms or ())])
+    write_text(given.folder / f"{name}.txt", found.table())
+    write_text(given.folder / f"{name}.json", found.to_json())
     print(found.table())
 
 
