@@ -30,7 +30,7 @@ from typing import Any
 from mrknee.errors import MrkneeError, SettingsError
 from mrknee.experiment_plan import Plan, arm_recipe, arm_recipes, read_plan
 from mrknee.experiment_results import TIMES, Epoch, Predicted, Results, Trained, read_times
-from mrknee.files import IN_USE, owned_folder, remove_incomplete, write_text
+from mrknee.files import owned_folder, remove_incomplete, write_text
 from mrknee.metrics.arms import ArmComparison
 from mrknee.outputs import check_output_folder
 from mrknee.run_folder import RunFolder
@@ -230,7 +230,7 @@ def _train_all(
                 with owned_folder(out, wait=True):
                     results.write_table()
         except MrkneeError as error:
-            if error.code == IN_USE:
+            if error.code == "in-use":
                 raise
             log(out, f"{run.name} failed: {error}")
             first = first or error.about(run.name)

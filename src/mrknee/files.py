@@ -25,9 +25,6 @@ FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 LOCK = ".mrknee-lock"
 """The lock file in an output folder; it is removed when its owner ends."""
 
-IN_USE = "in-use"
-"""Code of the error if another process owns a folder."""
-
 _TEMPORARY_NAME = re.compile(r"\..+\.\d+")  # of `atomic_write`
 _MAX_NAME = 200  # characters of a name that are kept, so that temporary names aren't too long
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
@@ -248,7 +245,7 @@ def owned_folder(folder: Path, *, wait: bool = False) -> Iterator[None]:
             new, descriptor = _create_and_lock(folder)
             break
         except OutputError as error:
-            if not (wait and error.code == IN_USE):
+            if not (wait and error.code == "in-use"):
                 raise
             time.sleep(_SECONDS_BETWEEN_TRIES)
     try:
@@ -271,7 +268,7 @@ def is_owned(folder: Path) -> bool:
         with owned_folder(folder):
             return False
     except OutputError as error:
-        if error.code == IN_USE:
+        if error.code == "in-use":
             return True
         raise
 
@@ -328,7 +325,7 @@ def _lock(folder: Path) -> int:
                 os.close(descriptor)
                 raise OutputError(
                     "another process is writing to this folder",
-                    code=IN_USE,
+                    code="in-use",
                     file=folder,
                     expected="one process at a time",
                     found=owner or "a process that has just started",

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from mrknee.errors import DataError, OutputError
-from mrknee.files import IN_USE, is_owned, list_folder
+from mrknee.files import is_owned, list_folder
 from mrknee.library import train
 from mrknee.progress import report
 from mrknee.training.data_record import DataRecord, describe_changes, read_record, to_json
@@ -129,7 +129,7 @@ def share(folders: Sequence[Path], work: Callable[[Path], None]) -> None:
     Args:
         folders: run folders, in the order of preference.
         work: the work. It should own the folder; if another process has just taken it, its error
-            (`IN_USE`) isn't one.
+            (`in-use`) isn't one.
     """
     reported: Sequence[Path] = ()
     while folders:
@@ -140,7 +140,7 @@ def share(folders: Sequence[Path], work: Callable[[Path], None]) -> None:
                     work(folder)
                     continue
             except OutputError as error:
-                if error.code != IN_USE or error.file != str(folder):
+                if error.code != "in-use" or error.file != str(folder):
                     raise
             later.append(folder)
         if len(later) == len(folders):
