@@ -75,3 +75,15 @@ def test_folds_are_averaged() -> None:
     means = (measured(fold(0), "right") + measured(fold(1), "right")) / 2
     assert float(both["brier"]) == pytest.approx(means[:, 0].mean(), abs=1e-4)
     assert float(both["ece"]) == pytest.approx(means[:, 1].mean(), abs=1e-4)
+
+
+def test_findings_without_labels_in_a_fold_are_left_out() -> None:
+    """As in the comparison of AUCs, which are means over all folds."""
+    first, second = fold(0), fold(1)
+    labels = {name: one for name, one in second.labels.items() if name != "meniscus"}
+    scores = {
+        arm: {name: one for name, one in own.items() if name != "meniscus"}
+        for arm, own in second.scores.items()
+    }
+    found = rows(first, Fold(labels, scores, second.groups, second.within))
+    assert list(found) == [("right", "acl"), ("sure", "acl")]

@@ -26,12 +26,13 @@ def calibration_rows(folds: Sequence[Fold], arms: Sequence[str]) -> list[tuple[s
         A row of `COLUMNS` per arm and finding: the Brier score (`mrknee.metrics.reliability.brier`)
         and the expected calibration error (`reliability`), means over the seeds, with their SD over
         the seeds (empty for one seed), and the calibration error that perfectly calibrated
-        probabilities would have. Findings within another one are left out.
+        probabilities would have. Findings within another one are left out, and those without
+        labels in a fold.
     """
     rows = []
     for arm in arms:
         for finding in folds[0].scores[arm]:
-            if finding in folds[0].within:
+            if finding in folds[0].within or not all(finding in fold.labels for fold in folds):
                 continue
             values = np.mean(
                 [
