@@ -3,11 +3,11 @@
     python benchmarks/gradient_cosines.py PLAN ARM DATA OUT [--seeds 0,1,2] [--batches 24]
 
 For each seed, the network of an arm of an experiment is trained (a run folder `OUT/runs/seedN`,
-resumed if it exists; seeds are those of the command, not of the plan). Before
-training and after each epoch, the gradient of each finding's loss with respect to the shared
-weights is computed for batches of training exams: always the same batches, without dropout and
-augmentation. Shared weights are those before the head: encoders (their trained part, such as the
-1x1 layer of `network.channels`) and the pooling over slices.
+resumed if it exists; seeds are those of the command, not of the plan). Before training and after
+each epoch, the gradient of each finding's loss with respect to the shared weights is computed for
+batches of training exams: always the same batches, without dropout and augmentation. Shared weights
+are those before the head: encoders (their trained part, such as the 1x1 layer of
+`network.channels`) and the pooling over slices.
 
 `OUT/cosines.csv` has the mean cosines of two gradients of
 

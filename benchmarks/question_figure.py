@@ -22,6 +22,7 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 
 from mrknee.exams import RSNA_2026_FINDINGS
 
@@ -68,6 +69,21 @@ def title(finding: str) -> str:
     )
 
 
+def draw_estimate(
+    axes: Axes,
+    estimate: dict[str, Any],
+    place: float,
+    ticks: float,
+    colour: str,
+    label: str | None = None,
+) -> None:
+    """Draws a difference and its interval at one height, and its seeds at another."""
+    axes.plot([estimate["low"], estimate["high"]], [place] * 2, color=colour, linewidth=2)
+    axes.plot(estimate["value"], place, "o", color=colour, label=label)
+    seeds = estimate["seeds"]
+    axes.plot(seeds, [ticks] * len(seeds), "|", color=colour, markersize=5, alpha=0.7)
+
+
 def draw(comparison: dict[str, Any], file: Path) -> None:
     """Draws the differences of the arms in `LABELS` to the baseline, with intervals and seeds."""
     margin = comparison["margin"]
@@ -83,12 +99,7 @@ def draw(comparison: dict[str, Any], file: Path) -> None:
             place = rows.index(one["finding"]) + 0.28 * (number - (len(arms) - 1) / 2)
             estimate = one["estimate"]
             label = LABELS[arm] if one["finding"] == rows[0] else None
-            axes.plot([estimate["low"], estimate["high"]], [place] * 2, color=colour, linewidth=2)
-            axes.plot(estimate["value"], place, "o", color=colour, label=label)
-            seeds = estimate["seeds"]
-            axes.plot(
-                seeds, [place + 0.12] * len(seeds), "|", color=colour, markersize=5, alpha=0.7
-            )
+            draw_estimate(axes, estimate, place, place + 0.12, colour, label)
     axes.set(yticks=range(len(rows)), yticklabels=map(title, rows))
     axes.set_ylim(len(rows) - 0.4, -0.6)
     baseline = BASELINES[comparison["baseline"]]
@@ -111,10 +122,7 @@ def draw_means(results: Path, file: Path) -> None:
             for one in comparison["differences"]
             if one["arm"] == arm and one["finding"] == "mean"
         )
-        axes.plot([estimate["low"], estimate["high"]], [row] * 2, color=COLOURS[0], linewidth=2)
-        axes.plot(estimate["value"], row, "o", color=COLOURS[0])
-        seeds = estimate["seeds"]
-        axes.plot(seeds, [row + 0.3] * len(seeds), "|", color=COLOURS[0], markersize=4, alpha=0.7)
+        draw_estimate(axes, estimate, row, row + 0.3, COLOURS[0])
     margin = comparison["margin"]
     axes.axvspan(-margin, margin, color="0.92", zorder=0)
     axes.axvline(0, color="0.4", linewidth=0.8)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -63,6 +64,13 @@ def start(
     )
     process.start()
     return process
+
+
+def until(condition: Callable[[], bool], *processes: BaseProcess) -> None:
+    """Waits until a condition holds, and fails if one of the processes ends before."""
+    while not condition():
+        assert all(process.is_alive() for process in processes)
+        time.sleep(0.002)
 
 
 def _call(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from mrknee.metrics.predictions import Predictions
 from mrknee.run_folder import RunFolder
 from tests.conftest import write_toy_dataset
 from tests.processes import mrknee as mrknee_command
-from tests.processes import start
+from tests.processes import start, until
 
 pytestmark = pytest.mark.slow
 
@@ -147,9 +146,7 @@ def test_a_killed_training_continues_with_the_same_results(
     for _ in range(3):  # once, unless the kill comes too late
         shutil.rmtree(out / RUNS[4])
         process = start(mrknee_command, *words)
-        while not (out / RUNS[4] / "resume" / "last.ckpt").exists():
-            assert process.is_alive()
-            time.sleep(0.002)
+        until((out / RUNS[4] / "resume" / "last.ckpt").exists, process)
         process.kill()
         process.join()
         if not (out / RUNS[4] / "scorecard.json").exists():
@@ -167,9 +164,7 @@ def test_processes_share_the_runs(data: Path, whole: Path, out: Path) -> None:
         shutil.rmtree(out / name)
     with owned_folder(out / RUNS[2]):  # both pass it over, and share the others
         both = [start(mrknee_command, *words) for _ in range(2)]
-        while not all((out / name / "scorecard.json").exists() for name in RUNS[3:]):
-            assert all(process.is_alive() for process in both)
-            time.sleep(0.01)
+        until(lambda: all((out / n / "scorecard.json").exists() for n in RUNS[3:]), *both)
     for process in both:
         process.join()
         assert process.exitcode == 0

@@ -8,9 +8,6 @@ import os
 import re
 import shutil
 import signal
-import time
-from collections.abc import Callable
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +23,7 @@ from mrknee.metrics.predictions import Predictions
 from mrknee.models.checkpoint import load_checkpoint
 from mrknee.run_folder import RunFolder
 from tests.conftest import write_toy_dataset
-from tests.processes import mrknee, start
+from tests.processes import mrknee, start, until
 
 PLAN = """\
 recipe: small
@@ -179,9 +176,7 @@ def test_a_killed_experiment_continues_with_the_same_results(
     for _ in range(3):  # once, unless the kill comes too late
         shutil.rmtree(run)
         process = start(mrknee, *words)
-        while not (run / "resume" / "last.ckpt").exists():
-            assert process.is_alive()
-            time.sleep(0.002)
+        until((run / "resume" / "last.ckpt").exists, process)
         process.kill()
         process.join()
         if not (run / "scorecard.json").exists():
@@ -192,13 +187,6 @@ def test_a_killed_experiment_continues_with_the_same_results(
     assert [start["after"]["epochs"] for start in starts] in ([0, 1], [0, 2])
     assert contents(out) == contents(whole)
     assert all(float(row["seconds"]) > 0 for row in rows(out))
-
-
-def until(condition: Callable[[], bool], *processes: BaseProcess) -> None:
-    """Waits until a condition holds, at most as long as the processes run."""
-    while not condition():
-        assert all(process.is_alive() for process in processes)
-        time.sleep(0.01)
 
 
 def test_processes_share_the_runs(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ from mrknee.sources.phantom.exam import FINDINGS, render_exam
 from mrknee.training.recipe import load_recipe
 from mrknee.training.run import train
 from tests.conftest import write_toy_dataset
-from tests.processes import mrknee, start
+from tests.processes import mrknee, start, until
 from tests.training.test_run import QUICK
 
 pytestmark = pytest.mark.slow
@@ -153,9 +152,7 @@ def test_killed_protocol_continues_with_the_same_results(
     run, words = out / "acl" / "seed0", ["protocol", str(phantom), str(out), "--smoke"]
     for _ in range(3):  # once, unless the kill comes too late
         process = start(mrknee, *words)
-        while not (run / "resume" / "last.ckpt").exists():
-            assert process.is_alive()
-            time.sleep(0.002)
+        until((run / "resume" / "last.ckpt").exists, process)
         process.kill()
         process.join()
         if not (run / "scorecard.json").exists():
