@@ -176,7 +176,8 @@ def test_arms_may_differ_in_the_seed_only(tmp_path: Path) -> None:
         ("compare: [joint, ensemble, singles]", "compare: [joint]", ["baseline", "singles"]),
         ("{ensemble: joint}", "{ensemble: acl}", ["other_baselines", "found: acl"]),
         ("{ensemble: joint}", "{singles: joint}", ["other_baselines", "singles: joint"]),
-        ("primary: joint", "primary: singles", ["primary", "found: singles"]),
+        ("primary: joint", "primary: singles", ["primary", "an arm other than the baseline"]),
+        ("primary: joint", "primary: jiont", ["primary", "did you mean joint?"]),
         ("margin: 0.01", "margin: 0", ["margin", "above 0"]),
     ],
 )

@@ -256,7 +256,14 @@ def _check_references(plan: Plan) -> None:
                 found=f"{name}: {other}",
             )
     if plan.primary is not None:
-        refuse("primary", plan.primary, [name for name in compared if name != plan.baseline])
+        refuse("primary", plan.primary, compared)
+        if plan.primary == plan.baseline:
+            raise invalid_setting(
+                "primary",
+                expected="an arm other than the baseline, which it is compared with",
+                found=plan.primary,
+                advice=None if len(compared) > 1 else "leave primary out for a single arm",
+            )
 
 
 def arm_recipe(plan: Plan, file: Path, arm: str) -> tuple[str, dict[str, Any]]:
