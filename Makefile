@@ -18,8 +18,9 @@ test-fast: $(VENV)/.installed-test   ## all tests but the slow ones, in a minute
 docs: $(VENV)/.installed-docs   ## the documentation site, in docs/_build/html; the tutorials are executed
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
-bench: $(VENV)/.installed-test   ## how fast it is beside the published loop, in about five minutes
+bench: $(VENV)/.installed-test   ## speed beside the published loop, then memory and time of `default`, in minutes
 	$(BIN)/python benchmarks/speed.py --quick
+	$(BIN)/python benchmarks/memory.py bench --recipes reference default --slices 31
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .

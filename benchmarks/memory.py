@@ -2,6 +2,7 @@
 
 python benchmarks/memory.py OUT [--few 100] [--many 2000]
 python benchmarks/memory.py OUT --recipes [--slices 31]      # only the recipes of the package
+python benchmarks/memory.py OUT --recipes reference default  # only these (part of `make bench`)
 
 The exams have MRNet's size and slice counts; files of the large data set are links to those of the
 small one, to save disk space. Both are used with a small network (exported, for prediction), so
@@ -143,13 +144,15 @@ def train_recipe(name: str, data: Path) -> dict[str, float]:
     }
 
 
-def measure_recipes(out: Path, slices: int) -> dict[str, dict[str, float]]:
-    """Measures every recipe of the package, each in its own process."""
+def measure_recipes(
+    out: Path, slices: int, names: list[str] | None
+) -> dict[str, dict[str, float]]:
+    """Measures recipes of the package (all if no names are given), each in its own process."""
     from mrknee.training.recipe import recipe_names
 
     data = write_exams(out / f"slices-{slices}", slices)
     found: dict[str, dict[str, float]] = {}
-    for name in recipe_names():
+    for name in names or recipe_names():
         command = [sys.executable, __file__, str(out), "--child", f"recipe {name}", str(data)]
         ran = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
         found[name] = json.loads(ran.stdout.splitlines()[-1])
@@ -267,16 +270,16 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--few", type=int, default=100)
     parser.add_argument("--many", type=int, default=2000)
-    parser.add_argument("--recipes", action="store_true", help="only the shipped recipes")
+    parser.add_argument("--recipes", nargs="*", metavar="NAME", help="only these recipes, or all")
     parser.add_argument("--slices", type=int, default=61, help="per series, for recipes")
     parser.add_argument("--child", nargs=2, metavar=("WHAT", "DATA"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
         child(given.child[0], Path(given.child[1]), given.out)
         return
-    recipes = measure_recipes(given.out, given.slices)
+    recipes = measure_recipes(given.out, given.slices, given.recipes)
     (given.out / "recipes.json").write_text(json.dumps(recipes, indent=1) + "\n")
-    if given.recipes:
+    if given.recipes is not None:
         return
     make_exams(given.out / "exams")
     sets = {count: given.out / f"exams-{count}" for count in (8, given.few, given.many)}
