@@ -1,7 +1,7 @@
 """Operations of a training with recipes of this package, and the time that they take on a GPU.
 
     python benchmarks/recipe_cost.py [--studies 4349] [--series 5] [--slices 30] [--crop 224]
-    python benchmarks/recipe_cost.py --studies 1130 --series 3 --slices 31 --recipes default
+    python benchmarks/recipe_cost.py --studies 1130 --valid 120 --series 3 --slices 31 --recipes default
 
 The first command is for RSNA's data, the second for MRNet's.
 
@@ -93,20 +93,25 @@ def slices_of(recipe: Recipe, series: float, slices: int) -> tuple[float, float]
     return series * trained, series * min(slices, recipe.preparation.read_slices or slices)
 
 
-def total(recipe: Recipe, cost: Cost, studies: int, series: float, slices: int) -> float:
-    """Returns the operations of a training, with the validation after each epoch."""
+def total(
+    recipe: Recipe, cost: Cost, studies: int, valid: int, series: float, slices: int
+) -> float:
+    """Returns the operations of a training, with the selection of the epoch after each one."""
     trained, read = slices_of(recipe, series, slices)
-    inner = studies * recipe.selection.fraction
+    on_inner = recipe.selection.part == "inner"
+    inner = studies * recipe.selection.fraction if on_inner else 0
+    selecting = inner if on_inner else valid
     epochs = recipe.epochs
     if not cost.trained:  # with --feature_cache, each slice is encoded once
         epochs, trained = 1, series * slices
-    return epochs * ((studies - inner) * trained * cost.training + inner * read * cost.forward)
+    return epochs * ((studies - inner) * trained * cost.training + selecting * read * cost.forward)
 
 
 def main() -> None:
     """Prints the counts and the times."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--studies", type=int, default=PUBLISHED_STUDIES)
+    parser.add_argument("--valid", type=int, default=0, help="studies in valid")
     parser.add_argument("--series", type=float, default=5, help="mean number of series per study")
     parser.add_argument("--slices", type=int, default=30, help="slices per series")
     parser.add_argument("--crop", type=int, default=224, help="another size for rsna2026")
@@ -131,7 +136,7 @@ def main() -> None:
     for name, recipe in recipes.items():
         cost = count(recipe)
         trained, read = slices_of(recipe, given.series, given.slices)
-        whole = total(recipe, cost, given.studies, given.series, given.slices)
+        whole = total(recipe, cost, given.studies, given.valid, given.series, given.slices)
         print(
             f"{name}: {cost.forward / 1e9:.2f}e9 operations per slice, in training "
             f"{cost.training / 1e9:.2f}e9; {trained:g} slices per study and epoch, {read:g} in "

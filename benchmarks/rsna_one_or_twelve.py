@@ -12,7 +12,7 @@ hypothesis and rule, is in experiments/LOG.md. Arms, each with every seed:
 
 Tuning is equal: the joint network and each single one are trained with both learning rates and
 another seed, and use the rate with the higher AUC on the inner exams of that training; sham
-networks use the rate of `alone`. 64 trainings of two to seven minutes. Every step is kept in OUT,
+networks use the rate of `alone`. 64 trainings of two to four minutes. Every step is kept in OUT,
 and the same command continues after an interruption; with `--kept FOLDER`, predictions and chosen
 rates are kept there too, and what is there is not trained again.
 """

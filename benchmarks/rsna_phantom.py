@@ -15,7 +15,7 @@ which training doesn't see. Five variants, each with every seed:
 Two ensembles of the recipe beside them: of its seeds, and of five folds (`--folds 5`).
 
 Every step is kept in OUT, and the same command continues after an interruption. About 30 minutes of
-processor time for the data, and five to eight per training. With `--kept FOLDER`, predictions are
+processor time for the data, and two to seven per training. With `--kept FOLDER`, predictions are
 kept there too, and what is there is not trained again (experiments/results/rsna-phantom).
 """
 
