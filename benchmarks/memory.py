@@ -144,9 +144,7 @@ def train_recipe(name: str, data: Path) -> dict[str, float]:
     }
 
 
-def measure_recipes(
-    out: Path, slices: int, names: list[str] | None
-) -> dict[str, dict[str, float]]:
+def measure_recipes(out: Path, slices: int, names: list[str] | None) -> dict[str, dict[str, float]]:
     """Measures recipes of the package (all if no names are given), each in its own process."""
     from mrknee.training.recipe import recipe_names
 

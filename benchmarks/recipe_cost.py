@@ -1,7 +1,8 @@
 """Operations of a training with recipes of this package, and the time that they take on a GPU.
 
     python benchmarks/recipe_cost.py [--studies 4349] [--series 5] [--slices 30] [--crop 224]
-    python benchmarks/recipe_cost.py --studies 1130 --valid 120 --series 3 --slices 31 --recipes default
+    python benchmarks/recipe_cost.py --studies 1130 --valid 120 --series 3 --slices 31 \
+        --recipes reference default frozen
 
 The first command is for RSNA's data, the second for MRNet's.
 
