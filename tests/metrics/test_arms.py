@@ -142,6 +142,24 @@ def test_findings_without_labels_are_left_out(data: Path) -> None:
     assert "acl" not in found.table()
 
 
+def test_findings_of_one_class_are_not_in_the_mean(data: Path) -> None:
+    """A finding that no exam has is listed without an AUC; the mean is over the others."""
+    write_labels(data, "valid", "acl", dict.fromkeys(IDS, 0.0))
+    found = compared(data, {"base": tables(0, 1), "other": tables(1, 2)}, primary="other")
+    assert np.isnan(found.aucs["base"]["acl"].value)
+    assert found.aucs["base"][MEAN] == found.aucs["base"]["abnormal"]
+    mean = next(one for one in found.differences if one.finding == MEAN)
+    assert mean.findings == ("abnormal",)
+    assert mean.estimate.p == pytest.approx(
+        next(one.estimate.p for one in found.differences if one.finding == "abnormal")
+    )
+    assert "one class only" in found.table()
+    write_labels(data, "valid", "abnormal", dict.fromkeys(IDS, 0.0))
+    nothing = compared(data, {"base": tables(0, 1), "other": tables(1, 2)})
+    assert MEAN not in nothing.aucs["base"]
+    assert nothing.differences == ()
+
+
 def test_one_arm_and_one_seed(data: Path) -> None:
     """There is no difference to test; the table states that the interval is over exams only."""
     found = compared(data, {"base": tables(0, 1, seeds=1)})

@@ -130,6 +130,24 @@ def test_the_mean_over_folds_adds_independent_exams() -> None:
     assert mean.exam_se == pytest.approx(np.hypot(apart[0].exam_se, apart[1].exam_se) / 2)
 
 
+@pytest.mark.parametrize("positive", [0, 1, 2])
+def test_a_fold_with_few_exams_of_a_class_has_no_test(positive: int) -> None:
+    """The numbers of one fold decide, although there are enough exams in all folds together."""
+    rng = np.random.default_rng(9)
+    few = np.repeat([1.0, 0.0], [positive, 100 - positive])
+    folds = [(labels, scores(rng, 3), scores(rng, 3)) for labels in (LABELS, few)]
+    one, other = (
+        mean_over_folds([seed_aucs(fold[0], fold[arm]) for fold in folds]) for arm in (1, 2)
+    )
+    assert (one.n_positive, one.fewest) == (40 + positive, (positive, 100 - positive))
+    found = difference_over_seeds(one, other)
+    assert math.isnan(found.p)
+    assert found.reason is not None
+    assert math.isnan(found.low) == (positive < 2)
+    assert math.isnan(mean_over_findings([one, other]).aucs[0]) == (positive == 0)
+    assert mean_over_findings([one, other]).fewest == one.fewest
+
+
 def test_unknown_labels_have_no_influence() -> None:
     """Exams without a label have no effect."""
     rng = np.random.default_rng(5)

@@ -94,7 +94,8 @@ class ArmComparison:
         split: what was predicted, such as `valid`.
         n_exams: number of exams, including those with unknown labels.
         counts: finding -> numbers of positive and negative exams.
-        aucs: arm -> finding, or `MEAN` -> AUC. The mean is over the arm's own findings.
+        aucs: arm -> finding, or `MEAN` -> AUC. The mean is over the arm's own findings that have
+            exams of both classes (in each fold).
         differences: one per arm except the baseline, for the mean and for each finding.
         notes: notes for readers.
         within: the findings in `counts` that are findings among the exams that have another one.
@@ -390,8 +391,8 @@ def _aucs(
     each: Mapping[str, SeedAucs], groups: Sequence[int], within: Sequence[str]
 ) -> dict[str, Estimate]:
     found = {finding: auc_over_seeds(one, groups) for finding, one in each.items()}
-    own = [one for finding, one in each.items() if finding not in within]
-    return {MEAN: auc_over_seeds(mean_over_findings(own), groups), **found}
+    own = [one for finding, one in each.items() if finding not in within and one.has_auc]
+    return {MEAN: auc_over_seeds(mean_over_findings(own), groups), **found} if own else found
 
 
 def _differences(
@@ -403,7 +404,7 @@ def _differences(
 ) -> list[Difference]:
     first, second = each[baseline], each[arm]
     shared = [finding for finding in first if finding in second]
-    own = tuple(finding for finding in shared if finding not in within)
+    own = tuple(f for f in shared if f not in within and first[f].has_auc and second[f].has_auc)
     if not own:
         return []
     means = [mean_over_findings([one[f] for f in own]) for one in (first, second)]

@@ -94,26 +94,41 @@ class SeedAucs:
             in a class.
         n_positive: exams with label 1.
         n_negative: exams with label 0.
+        smallest_fold: positive and negative exams of the fold with the smallest class; None without
+            folds.
     """
 
     aucs: Float64[np.ndarray, " seeds"]
     influences: Float64[np.ndarray, "seeds exams"]
     n_positive: int
     n_negative: int
+    smallest_fold: tuple[int, int] | None = None
+
+    @property
+    def fewest(self) -> tuple[int, int]:
+        """Positive and negative exams: all, or those of the fold with the smallest class."""
+        return self.smallest_fold or (self.n_positive, self.n_negative)
+
+    @property
+    def has_auc(self) -> bool:
+        """Whether there is an AUC (in each fold)."""
+        return 0 not in self.fewest
 
     @property
     def reason(self) -> str | None:
         """Why there is no AUC, or no covariance; None if there are both."""
-        if not (self.n_positive and self.n_negative):
-            return no_auc_reason(self.n_positive, self.n_negative)
-        if min(self.n_positive, self.n_negative) < 2:
-            return f"fewer than two exams of a class: {self.n_positive}, {self.n_negative}"
+        positive, negative = self.fewest
+        place = "" if self.smallest_fold is None else "in a fold: "
+        if not (positive and negative):
+            return place + no_auc_reason(positive, negative)
+        if min(positive, negative) < 2:
+            return f"{place}fewer than two exams of a class: {positive}, {negative}"
         return None
 
     @property
     def few(self) -> bool:
         """Whether a class has so few exams that DeLong's covariance is too small."""
-        return min(self.n_positive, self.n_negative) < DELONG_MIN_CLASS
+        return min(self.fewest) < DELONG_MIN_CLASS
 
 
 def seed_aucs(
@@ -182,12 +197,11 @@ def mean_over_findings(each: Sequence[SeedAucs]) -> SeedAucs:
     Returns:
         The mean; the numbers of exams are those of the finding with the smallest class.
     """
-    fewest = min(each, key=lambda one: min(one.n_positive, one.n_negative))
-    return SeedAucs(
-        np.mean([one.aucs for one in each], axis=0),
-        np.mean([one.influences for one in each], axis=0),
-        fewest.n_positive,
-        fewest.n_negative,
+    smallest = min(each, key=lambda one: min(one.fewest))
+    return replace(
+        smallest,
+        aucs=np.mean([one.aucs for one in each], axis=0),
+        influences=np.mean([one.influences for one in each], axis=0),
     )
 
 
@@ -206,6 +220,7 @@ def mean_over_folds(each: Sequence[SeedAucs]) -> SeedAucs:
         np.concatenate([one.influences for one in each], axis=1) / len(each),
         sum(one.n_positive for one in each),
         sum(one.n_negative for one in each),
+        None if len(each) == 1 else min((one.fewest for one in each), key=min),
     )
 
 
