@@ -45,7 +45,7 @@ from mrknee.models.prediction import device_here
 from mrknee.run_folder import RunFolder
 from mrknee.training.loss import positive_weights, summed_loss
 from mrknee.training.parts import Parts, make_loader, split_exams
-from mrknee.training.recipe import Recipe, load_recipe
+from mrknee.training.recipe import Recipe, load_recipe_for
 from mrknee.transforms.batches import Batch, raise_if_error
 from mrknee.transforms.preparation import Preparation
 from mrknee.transforms.settings import AugmentationSettings
@@ -121,7 +121,7 @@ def measure(
     recipe_name: str, data: Path, out: Path, settings: Mapping[str, Any], number: int
 ) -> list[dict[str, Any]]:
     """Trains with one seed and returns the cosines of all epochs."""
-    recipe = load_recipe(recipe_name, settings)
+    recipe = load_recipe_for(data, recipe_name, settings)
     run = out / "runs" / f"seed{recipe.seed}"
     train(data, recipe_name, out=run, resume=True, **settings)
     parts = split_exams(data, recipe)

@@ -35,7 +35,7 @@ def written(folder: Path, text: str) -> Path:
 def fault_of(file: Path) -> SettingsError:
     """Returns the error of a plan or of its arms."""
     with pytest.raises(SettingsError) as raised:
-        arm_recipes(read_plan(file), file)
+        arm_recipes(read_plan(file), file, file.parent)
     return raised.value
 
 
@@ -50,7 +50,7 @@ def test_arms_change_the_recipe(tmp_path: Path) -> None:
         seeds=[0, 5],
         baseline="plain",
     )
-    recipes = arm_recipes(plan, file)
+    recipes = arm_recipes(plan, file, file.parent)
     assert [recipe.epochs for recipe in recipes.values()] == [2, 2]
     assert [recipe.optimizer.name for recipe in recipes.values()] == ["adamw", "sgd"]
     assert recipes["sgd"].optimizer.weight_decay == 0.05, "the demo's, not the default"
@@ -61,7 +61,7 @@ def test_nested_settings_are_the_dotted_ones(tmp_path: Path) -> None:
     file = written(tmp_path, GOOD.replace("{optimizer.name: sgd}", "{optimizer: {name: sgd}}"))
     plan = read_plan(file)
     assert plan.arms["sgd"] == {"optimizer.name": "sgd"}
-    assert arm_recipes(plan, file)["sgd"].optimizer.weight_decay == 0.05
+    assert arm_recipes(plan, file, file.parent)["sgd"].optimizer.weight_decay == 0.05
 
 
 def test_recipe_files_are_relative_to_the_plan(
@@ -74,7 +74,7 @@ def test_recipe_files_are_relative_to_the_plan(
     text = GOOD.replace("settings: {epochs: 2}\n", "").replace("plain:\n", "plain: {}\n")
     file = written(tmp_path / "plans", text.replace("{optimizer.name: sgd}", "{recipe: mine.yaml}"))
     plan = read_plan(file)
-    recipes = arm_recipes(plan, file)
+    recipes = arm_recipes(plan, file, file.parent)
     assert [recipe.epochs for recipe in recipes.values()] == [6, 7]
     assert arm_recipe(plan, file, "sgd") == (str(tmp_path / "plans" / "mine.yaml"), {})
 
@@ -158,7 +158,7 @@ def test_arms_may_differ_in_the_seed_only(tmp_path: Path) -> None:
     file = written(tmp_path, COMBINED)
     plan = read_plan(file)
     assert [plan.seed("joint", 5), plan.seed("again", 5)] == [5, 105]
-    recipes = arm_recipes(plan, file)
+    recipes = arm_recipes(plan, file, file.parent)
     assert (recipes["joint"].seed, recipes["again"].seed) == (0, 100)
     assert "seed_offset" not in arm_recipe(plan, file, "again")[1]
 
@@ -197,7 +197,7 @@ def test_a_fault_of_a_combined_arm_is_one_error(
 def test_the_plans_of_this_repository_can_be_run(file: Path) -> None:
     """Each names arms and settings that exist."""
     plan = read_plan(file)
-    assert list(arm_recipes(plan, file)) == list(plan.arms)
+    assert list(arm_recipes(plan, file, file.parent)) == list(plan.arms)
 
 
 def test_a_missing_plan_is_reported(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from mrknee.metrics.predictions import Predictions
 from mrknee.protocol import run_protocol
 from mrknee.sources.phantom.cohort import KINDS
 from mrknee.sources.phantom.exam import FINDINGS, render_exam
-from mrknee.training.recipe import load_recipe
+from mrknee.training.recipe import Recipe, load_recipe
 from mrknee.training.run import train
 from tests.conftest import write_toy_dataset
 from tests.processes import mrknee, start, until
@@ -192,8 +192,6 @@ class StandIn:
         patch.setattr(several_runs, "train", self.train)
         for verb in ("evaluate", "compare"):
             patch.setattr(protocol, verb, getattr(self, verb))
-        recipe = load_recipe("reference", {**protocol.NESTED, **protocol.SMOKE})
-        patch.setattr(protocol, "load_recipe", lambda *_: recipe)  # to save time
 
     def _write(self, file: Path, text: str) -> None:
         first, before = self.stop and file not in self._stopped, len(self._stopped) % 2 == 0
@@ -205,16 +203,15 @@ class StandIn:
         if first:
             raise KeyboardInterrupt
 
-    def train(self, _data: Path, recipe: str, *, out: Path, resume: bool, **settings: Any) -> str:  # noqa: ANN401
+    def train(self, _data: Path, out: Path, recipe: Recipe, *, resume: bool) -> None:
         """Writes equal probabilities for all exams, unless the file exists."""
         assert resume
         file = out / "predictions-valid.csv"
         if not file.exists():
-            self.calls.append(("train", out, (recipe, settings)))
-            findings = settings.get("findings", FINDINGS)
+            self.calls.append(("train", out, recipe))
+            findings = recipe.findings or FINDINGS
             rows = [f"{i:04d}" + ",0.5" * len(findings) for i in range(10, 15)]
             self._write(file, "\n".join([",".join(["exam", *findings]), *rows]) + "\n")
-        return "a run"
 
     def evaluate(
         self,
@@ -288,7 +285,7 @@ def test_the_full_protocol_trains_and_compares_every_seed(
         (
             "train",
             out / f"{name}/seed{seed}",
-            (
+            load_recipe(
                 "default" if name == "default" else "reference",
                 {**nested, "seed": seed} | ({"findings": [name]} if name in FINDINGS else {}),
             ),
@@ -351,14 +348,14 @@ def test_named_systems_are_trained_and_compared(
         return "combined"
 
     monkeypatch.setattr(protocol, "_combine", combine)
-    out, systems = tmp_path / "out", ["reference", "bien2018", "elnet", "slice-transformer"]
+    out, systems = tmp_path / "out", ["bien2018", "reference", "elnet", "slice-transformer"]
     run_protocol(phantom, out, systems=systems, smoke=True)
     trained = {call[1].parent.name: call[2] for call in stand_in.calls if call[0] == "train"}
     nine = [f"bien2018-{plane}-{finding}" for plane in PLANES for finding in FINDINGS]
     elnets = [f"elnet-{finding}" for finding in FINDINGS]
     assert list(trained) == ["reference", *nine, *elnets, "slice-transformer"]
-    assert trained["bien2018-coronal-acl"][1]["series"] == ["coronal"]
-    assert trained["bien2018-coronal-acl"][1]["findings"] == ["acl"]
+    assert list(trained["bien2018-coronal-acl"].series) == ["coronal"]
+    assert list(trained["bien2018-coronal-acl"].findings) == ["acl"]
     expected = {
         finding: [out / f"bien2018-{plane}-{finding}" / "seed0" for plane in PLANES]
         for finding in FINDINGS
@@ -367,6 +364,8 @@ def test_named_systems_are_trained_and_compared(
     (comparison,) = [call[2] for call in stand_in.calls if call[0] == "compare"]
     assert list(comparison) == systems
     assert comparison["bien2018"] == "bien2018/seed0"
+    models = {call[1]: call[2][2] for call in stand_in.calls if call[0] == "evaluate"}
+    assert models[out / "report"] is None  # a combined system has no model
     assert comparison["elnet"] == ",".join(f"{name}/seed0" for name in elnets)
     assert error_of(phantom, out).code == "other-settings"
 

@@ -40,7 +40,6 @@ from mrknee.outputs import check_output_folder
 from mrknee.ranges import SEED
 from mrknee.run_folder import CROSS_VALIDATION_FILE, RESULTS_FILE, RunFolder
 from mrknee.training.recipe import Recipe, load_recipe_for
-from mrknee.untrusted import read_json
 
 VERSION = 1
 """Version of the formats of `cross_validation.json` and `ensemble.json`."""
@@ -162,8 +161,8 @@ def train_folds(
         number, member = numbered[folder]
         taken = timedelta(seconds=int(time.monotonic() - started))
         log(out, f"run {number} of {len(members)}, after {taken}: {member.name}")
-        changed = {**changes, "fold": member.fold, "seed": member.seed}
-        log(out, train_or_resume(data, folder, recipe, changed))
+        one = chosen.replace(fold=member.fold, seed=member.seed)
+        log(out, train_or_resume(data, folder, one))
 
     share(list(numbered), work)
     with owned_folder(out, wait=True):
@@ -210,14 +209,21 @@ def _members(recipe: Recipe, seeds: Sequence[int]) -> list[Member]:
 
 def _prepare_folder(data: Path, out: Path, recipe: Recipe, seeds: Sequence[int]) -> None:
     """Compares settings and data with those of an earlier start, and records them."""
-    from mrknee.several_runs import changed_settings, check_folder_contents, data_json
+    from mrknee.several_runs import (
+        changed_settings,
+        check_folder_contents,
+        data_json,
+        read_description,
+    )
     from mrknee.training.data_record import record_data
     from mrknee.training.parts import split_exams
 
     file = out / CROSS_VALIDATION_FILE
     check_folder_contents(out, file, "train")
-    before = read_json(file, "description of the training") if file.exists() else None
-    changed = {} if before is None else changed_settings(before["recipe"], recipe)
+    changed = {}
+    if file.exists():
+        before = read_description(file, "description of the training", recipe=dict)
+        changed = changed_settings(before["recipe"], recipe)
     if changed:
         raise SettingsError(
             "the folder belongs to a training with other settings",

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from mrknee.errors import MrkneeError, SettingsError
-from mrknee.experiment_plan import Plan, arm_recipe, arm_recipes, read_plan
+from mrknee.experiment_plan import SEED_OFFSET, Plan, arm_recipes, read_plan
 from mrknee.experiment_results import TIMES, Epoch, Predicted, Results, Trained, read_times
 from mrknee.files import owned_folder, remove_incomplete, write_text
 from mrknee.metrics.arms import ArmComparison
@@ -39,13 +39,13 @@ from mrknee.several_runs import (
     check_folder_contents,
     data_json,
     log,
+    read_description,
     share,
     train_or_resume,
 )
 from mrknee.training.data_record import record_data
 from mrknee.training.parts import split_exams
 from mrknee.training.recipe import Recipe
-from mrknee.untrusted import read_json
 
 PLAN_FILE = "plan.json"
 """Name of the file that identifies the experiment of an output folder."""
@@ -100,17 +100,20 @@ def run_experiment(
         )
     check_output_folder(out)
     chosen = read_plan(plan_file)
-    recipes = arm_recipes(chosen, plan_file)
+    recipes = arm_recipes(chosen, plan_file, folds[0])
     predicted = Predicted(tuple(scored), split, test_data is None, epoch)
-    predicted.refuse_unlabelled(recipes[chosen.first_arm])
+    predicted.refuse_unlabelled(chosen, recipes)
     with owned_folder(out, wait=True):
         remove_incomplete(out)
         _prepare_folder(out, chosen, recipes, folds)
     runs = list(_runs(out, chosen, folds))
     results = Results(out, chosen, recipes, runs, predicted)
-    fault = _train_all(out, plan_file, runs, folds, results)
-    with owned_folder(out, wait=True):
-        found = results.compare(fault)
+    fault = _train_all(out, runs, folds, results)
+    try:
+        with owned_folder(out, wait=True):
+            found = results.compare(fault)
+    except MrkneeError as error:
+        raise (fault or error) from None
     if fault is not None:
         raise fault
     return found
@@ -138,10 +141,16 @@ def _prepare_folder(
     """Compares the plan and the data with those of earlier calls, and writes `plan.json`."""
     file = out / PLAN_FILE
     check_folder_contents(out, file, "experiment")
-    before = read_json(file, "description of the experiment") if file.exists() else {}
+    before: dict[str, Any] = {}
+    if file.exists():
+        required = {"arms": dict, "folds": list, "seeds": list}
+        before = read_description(file, "description of the experiment", **required)
     known: dict[str, Any] = before.get("arms", {})
+    offsets: dict[str, int] = before.get("seed_offsets", {})
     for arm, recipe in recipes.items():
         changed = changed_settings(known[arm], recipe) if arm in known else {}
+        if arm in offsets and offsets[arm] != plan.seed_offsets[arm]:
+            changed[SEED_OFFSET] = offsets[arm], plan.seed_offsets[arm]
         if changed:
             raise SettingsError(
                 f"the arm {arm} has been trained with other settings",
@@ -162,8 +171,10 @@ def _prepare_folder(
             advice="use another folder",
         )
     texts = {}
-    # all labels and exams, because later plans may have arms for others
-    recipe = recipes[plan.first_arm].replace(findings=None, max_exams=None)
+    # all labels, series and exams, because later plans may have arms for others
+    recipe = recipes[plan.first_arm].replace(
+        findings=None, series=None, max_exams=None, allow_missing_plane=True
+    )
     for folder in folds:
         record = record_data(split_exams(folder, recipe))
         place = out if len(folds) == 1 else out / "folds" / folder.resolve().name
@@ -174,6 +185,7 @@ def _prepare_folder(
         "folds": names,
         "seeds": list(dict.fromkeys([*before.get("seeds", []), *plan.seeds])),
         "arms": {**known, **described},
+        "seed_offsets": {**offsets, **plan.seed_offsets},
     }
     texts[file] = json.dumps(content, indent=2) + "\n"
     for path, text in texts.items():
@@ -195,7 +207,6 @@ def _runs(out: Path, plan: Plan, folds: Sequence[Path]) -> Iterator[Trained]:
 
 def _train_all(
     out: Path,
-    file: Path,
     runs: Sequence[Trained],
     folds: Sequence[Path],
     results: Results,
@@ -218,22 +229,23 @@ def _train_all(
         taken = timedelta(seconds=int(time.monotonic() - started))
         finished = sum(run.finished for run in runs)
         log(out, f"{finished} of {len(runs)} runs are finished, after {taken}: {run.name}")
-        recipe, changes = arm_recipe(results.plan, file, run.arm)
-        seed = results.plan.seed(run.arm, run.seed)
+        recipe = results.recipes[run.arm].replace(seed=results.plan.seed(run.arm, run.seed))
         try:
             with _timed(out, run):
-                result = train_or_resume(
-                    folds[run.fold], run.folder, recipe, {**changes, "seed": seed}
-                )
-            log(out, result)
-            if results.predicted.with_runs:
-                with owned_folder(out, wait=True):
-                    results.write_table()
+                result = train_or_resume(folds[run.fold], run.folder, recipe)
         except MrkneeError as error:
             if error.code == "in-use":
                 raise
             log(out, f"{run.name} failed: {error}")
             first = first or error.about(run.name)
+            return
+        log(out, result)
+        if results.predicted.with_runs:
+            try:
+                with owned_folder(out, wait=True):
+                    results.write_table()
+            except MrkneeError as error:  # the other runs are still trained
+                log(out, f"results.csv can't be written yet: {error}")
 
     share(list(missing), work)
     return first
@@ -244,9 +256,11 @@ def _timed(out: Path, run: Trained) -> Iterator[None]:
     """Adds the seconds of a training to `times.json`.
 
     Of a start that was killed, the time until its last saved state counts, since what came after is
-    trained again.
+    trained again. A run whose folder has been deleted starts at 0.
     """
     with _times(out) as times:
+        if not run.folder.exists():
+            times[run.name] = {"seconds": 0.0}
         one = times.setdefault(run.name, {"seconds": 0.0})
         state = RunFolder(run.folder).state
         if "started" in one and state.exists():

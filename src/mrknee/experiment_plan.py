@@ -13,7 +13,7 @@ from mrknee.errors import SettingsError
 from mrknee.ranges import SEED
 from mrknee.settings import Settings, invalid_setting, unknown_setting
 from mrknee.suggestions import suggest
-from mrknee.training.recipe import Recipe, flat_settings, load_recipe, recipe_names
+from mrknee.training.recipe import Recipe, flat_settings, load_recipe_for, recipe_names
 from mrknee.training.recipe_yaml import read_yaml
 
 _ARM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,99}")
@@ -122,6 +122,17 @@ def _seeds(given: object) -> list[int]:
     return given
 
 
+def _common_settings(given: object) -> dict[str, Any]:
+    settings = _flat("settings", given)
+    if SEED_OFFSET in settings:
+        raise invalid_setting(
+            "settings",
+            expected=f"settings of a recipe; {SEED_OFFSET} belongs to a single arm",
+            found=f"{SEED_OFFSET}: {settings[SEED_OFFSET]}",
+        )
+    return settings
+
+
 class Plan(Settings):
     """The plan of an experiment.
 
@@ -134,8 +145,8 @@ class Plan(Settings):
     recipe: str = "default"
     """The recipe that the arms change: a name, or a YAML file, relative to the plan's folder."""
 
-    settings: Annotated[dict[str, Any], BeforeValidator(lambda given: _flat("settings", given))] = (
-        Field(default_factory=dict)
+    settings: Annotated[dict[str, Any], BeforeValidator(_common_settings)] = Field(
+        default_factory=dict
     )
     """Changes to the recipe in all arms, such as `epochs: 10` or `findings: [acl]`."""
 
@@ -185,13 +196,23 @@ class Plan(Settings):
         """Name of the baseline, or of its first arm if it is a combined one."""
         return self.members(self.baseline)[0]
 
+    @property
+    def compared_arms(self) -> list[str]:
+        """Names of the arms that are compared, alone or as parts of combined arms."""
+        return [a for a in self.arms if any(a in self.members(name) for name in self.compared)]
+
+    @property
+    def seed_offsets(self) -> dict[str, int]:
+        """Arm -> the number that is added to each seed."""
+        return {arm: int(changes.get(SEED_OFFSET, 0)) for arm, changes in self.arms.items()}
+
     def members(self, name: str) -> list[str]:
         """Returns the arms that an arm or combined arm consists of."""
         return self.combined.get(name, [name])
 
     def seed(self, arm: str, seed: int) -> int:
         """Returns the seed that an arm is trained with, for a seed of the plan."""
-        return seed + int(self.arms[arm].get(SEED_OFFSET, 0))
+        return seed + self.seed_offsets[arm]
 
 
 def read_plan(file: Path) -> Plan:
@@ -280,8 +301,13 @@ def arm_recipe(plan: Plan, file: Path, arm: str) -> tuple[str, dict[str, Any]]:
     return recipe if recipe in recipe_names() else str(file.parent / recipe), changes
 
 
-def arm_recipes(plan: Plan, file: Path) -> dict[str, Recipe]:
+def arm_recipes(plan: Plan, file: Path, data: Path) -> dict[str, Recipe]:
     """Returns the complete recipe of each arm, with the plan's first seed.
+
+    Args:
+        plan: the plan.
+        file: the plan's file; recipe files are relative to its folder.
+        data: the data set's folder (`load_recipe_for`).
 
     Raises:
         SettingsError: a recipe or a setting of an arm can't be used, or two arms are the same.
@@ -290,8 +316,10 @@ def arm_recipes(plan: Plan, file: Path) -> dict[str, Recipe]:
     for arm in plan.arms:
         try:
             name, changes = arm_recipe(plan, file, arm)
+            for seed in plan.seeds:
+                SEED.check("a seed", plan.seed(arm, seed))
             seed = plan.seed(arm, plan.seeds[0])
-            recipes[arm] = load_recipe(name, {**changes, "seed": seed})
+            recipes[arm] = load_recipe_for(data, name, {**changes, "seed": seed})
         except SettingsError as fault:
             error = fault.about(f"arm {arm}")
             raise error if fault.file else error.in_file(file) from None

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from jaxtyping import Float
 
 from mrknee.errors import DataError, MrkneeError, PlatformError
-from mrknee.exams import Dataset, open_dataset
+from mrknee.exams import Dataset, label_files
 from mrknee.experiment_costs import COLUMNS, arm_cost, epoch_nearly_final
 from mrknee.experiment_plan import Plan
 from mrknee.files import atomic_write, write_csv, write_text
@@ -96,23 +97,48 @@ class Predicted:
 
     def opened(self, fold: int, recipe: Recipe) -> Dataset:
         """Opens the exams of a fold as a recipe does."""
-        return open_dataset(
+        exams = Dataset.of_split(
             self.roots[fold],
             self.split,
             allow_missing_plane=recipe.allow_missing_plane,
             axes=recipe.axes,
             soft_labels=recipe.soft_labels,
+            series=recipe.series,
         )
+        exams.refuse_other_axes()
+        return exams
 
-    def refuse_unlabelled(self, recipe: Recipe) -> None:
-        """Raises DataError if the exams or their labels are missing."""
+    def refuse_unlabelled(self, plan: Plan, recipes: Mapping[str, Recipe]) -> None:
+        """Raises DataError if the exams are missing, or labels that the comparison needs."""
         for fold, root in enumerate(self.roots):
-            if self.opened(fold, recipe).findings is None:
+            exams = self.opened(fold, recipes[plan.first_arm])
+            labelled = [
+                finding
+                for column, finding in enumerate(exams.findings or ())
+                if not np.isnan(exams.labels[:, column]).all()
+            ]
+            scored: set[str] = set()
+            for arm in plan.compared_arms:
+                own = recipes[arm].findings or labelled
+                if not set(own) & set(labelled):
+                    raise DataError(
+                        f"the split {self.split} has no labels"
+                        + (f" for the arm {arm}" if labelled else ""),
+                        code="no-labels",
+                        file=root,
+                        expected=f"a label file {self.split}-<finding>.csv with a label"
+                        + (f", for one of {', '.join(own)}" if own else ""),
+                        found=f"labels for {', '.join(labelled)}" if labelled else "none",
+                    )
+                scored |= set(own) & set(labelled)
+            if plan.within is not None and plan.within not in scored:
                 raise DataError(
-                    f"the split {self.split} has no labels",
-                    code="no-labels",
+                    f"nothing can be scored within {plan.within}",
+                    code="unknown-finding",
                     file=root,
-                    expected=f"label files {self.split}-<finding>.csv",
+                    expected="one of the predicted findings with labels: "
+                    + ", ".join(sorted(scored)),
+                    found=plan.within,
                 )
 
 
@@ -133,6 +159,10 @@ class Results:
     recipes: Mapping[str, Recipe]
     runs: Sequence[Trained]
     predicted: Predicted
+
+    @property
+    def _soft_labels(self) -> bool:
+        return any(recipe.soft_labels for recipe in self.recipes.values())
 
     @property
     def folder(self) -> Path:
@@ -164,6 +194,7 @@ class Results:
                 self.predicted.split,
                 {name: self._of_seeds(name, fold, tables) for name in complete},
                 self.plan.within,
+                soft=self._soft_labels,
             )
             for fold, root in enumerate(self.predicted.roots)
         ]
@@ -225,8 +256,9 @@ class Results:
     def _predictions(self, run: Trained) -> Predictions:
         """Returns a run's predictions: its own of `valid`, or those kept in `predictions`."""
         folder = RunFolder(run.folder)
-        if self.predicted.with_runs:
-            return Predictions.read(folder.predictions("valid"))
+        own = folder.predictions("valid")  # missing if no finding of the run has labels there
+        if self.predicted.with_runs and own.is_file():
+            return Predictions.read(own)
         file = self.folder / "predictions" / f"{run.name}.csv"
         if not is_current(file, [folder.scorecard]):
             report(f"predicting with {run.name}")
@@ -250,7 +282,7 @@ class Results:
         writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
         for run, table in tables.items():
-            labels = table.labels(self.predicted.roots[run.fold], self.predicted.split)
+            labels = self._labels(run, table)
             aucs = {
                 name: auc(labels[:, i], table.probabilities[:, i]).value
                 for i, name in enumerate(table.findings)
@@ -261,6 +293,13 @@ class Results:
             row["mean_auc"] = _digits(float(np.mean(known)) if known else math.nan)
             writer.writerow(row | _effort(run, times.get(run.name, {})))
         return text.getvalue()
+
+    def _labels(self, run: Trained, table: Predictions) -> Float[np.ndarray, "exams findings"]:
+        """Returns the labels of a run's predictions; NaN if none of its findings has any."""
+        root, split = self.predicted.roots[run.fold], self.predicted.split
+        if not set(table.findings) & set(label_files(root / split)):  # of an arm not compared
+            return np.full(table.probabilities.shape, np.nan)
+        return table.labels(root, split, soft=self._soft_labels)
 
     def _notes(self, complete: Sequence[str]) -> list[str]:
         notes = []

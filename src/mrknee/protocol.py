@@ -34,7 +34,7 @@ from mrknee.several_runs import (
 )
 from mrknee.training.data_record import record_data
 from mrknee.training.parts import split_exams
-from mrknee.training.recipe import load_recipe
+from mrknee.training.recipe import load_recipe_for
 from mrknee.untrusted import read_json
 
 NESTED = {"selection.part": "inner", "keep_every_epoch": False}
@@ -259,7 +259,7 @@ def _prepare_folder(data: Path, out: Path, systems: Sequence[str], *, smoke: boo
                 expected="a label file",
             )
     description = _description(systems, smoke=smoke)
-    recipe = load_recipe("reference", description["settings"])
+    recipe = load_recipe_for(data, "reference", description["settings"])
     record = record_data(split_exams(data, recipe))
     texts = {
         PROTOCOL_FILE: json.dumps(description, indent=2) + "\n",
@@ -288,9 +288,10 @@ def _steps(data: Path, out: Path, systems: Sequence[str], *, smoke: bool) -> Ite
     for seed in seeds:
         for network in networks:
             (run,) = run_folders([network], seed)
-            recipe, changed = SYSTEMS[network]
+            name, changed = SYSTEMS[network]
             settings = {**_description(systems, smoke=smoke)["settings"], **changed, "seed": seed}
-            yield run, "training", partial(train_or_resume, data, run, recipe, settings)
+            recipe = load_recipe_for(data, name, settings)
+            yield run, "training", partial(train_or_resume, data, run, recipe)
         for system in combined:
             (folder,) = run_folders([system], seed)
             runs = {name: run_folders(parts, seed) for name, parts in COMBINED[system].items()}
@@ -339,7 +340,8 @@ def _evaluate(data: Path, folder: Path, runs: Sequence[Path], against: Sequence[
     if _is_current(folder / "report.html", [*runs, *against]):
         return "up to date"
     other = _predictions(against) if against else None
-    model = runs[0] if len(runs) == 1 else None
+    # a combined system has predictions, but no model
+    model = runs[0] if len(runs) == 1 and runs[0].parent.name not in COMBINED else None
     return evaluate(_predictions(runs), data, folder, model=model, against=other).table()
 
 

@@ -18,11 +18,14 @@ import torch
 
 from mrknee.errors import DataError, OutputError
 from mrknee.files import is_owned, list_folder
-from mrknee.library import train
+from mrknee.library import Run
+from mrknee.outputs import check_output_folder
 from mrknee.progress import report
 from mrknee.training.data_record import DataRecord, describe_changes, read_record, to_json
 from mrknee.training.recipe import Recipe, flat_settings, with_defaults
 from mrknee.training.recovery import CHANGEABLE_SETTINGS
+from mrknee.training.run import train
+from mrknee.untrusted import read_json
 
 SECONDS_BETWEEN_LOOKS = 2.0
 """Time after which the runs of other processes are looked at again."""
@@ -49,6 +52,32 @@ def check_folder_contents(out: Path, description: Path, verb: str) -> None:
             found=", ".join(others[:5]) + (", ..." if len(others) > 5 else ""),
             advice="use another folder",
         )
+
+
+def read_description(file: Path, what: str, **required: type) -> dict[str, Any]:
+    """Reads the JSON file that identifies an output folder.
+
+    Args:
+        file: the file.
+        what: description of the file for error messages.
+        required: keys that it must have, with the types of their values.
+
+    Raises:
+        DataError: the file can't be read, isn't JSON, or has no such keys.
+    """
+    found = read_json(file, what)
+    if not isinstance(found, dict) or not all(
+        isinstance(found.get(name), kind) for name, kind in required.items()
+    ):
+        raise DataError(
+            f"the {what} can't be used",
+            code="run-folder",
+            file=file,
+            expected=f"a JSON object with {', '.join(required)}",
+            found="another content, for example of another version, or of an edited file",
+            advice="use another folder",
+        )
+    return found
 
 
 def data_json(folder: Path, record: DataRecord) -> str:
@@ -92,7 +121,7 @@ def changed_settings(before: Mapping[str, Any], recipe: Recipe) -> dict[str, tup
         Dotted setting -> value before and now, for the settings that change a run's result.
     """
     old, now = (dict(flat_settings(one)) for one in (with_defaults(before), recipe.to_dict()))
-    passed_over = {*CHANGEABLE_SETTINGS, "seed", "log_train", "log_valid"} - {"epochs"}
+    passed_over = {*CHANGEABLE_SETTINGS, "seed"} - {"epochs"}
     return {
         name: (old.get(name), now.get(name))
         for name in {**old, **now}
@@ -100,23 +129,25 @@ def changed_settings(before: Mapping[str, Any], recipe: Recipe) -> dict[str, tup
     }
 
 
-def train_or_resume(data: Path, run: Path, recipe: str, settings: Mapping[str, Any]) -> str:
+def train_or_resume(data: Path, run: Path, recipe: Recipe) -> str:
     """Trains a network, continues its training, or restores damaged files of a finished run.
 
     Args:
         data: the data set's folder.
         run: the run folder.
-        recipe: name of a recipe, or a YAML file.
-        settings: changes to the recipe.
+        recipe: the settings.
 
     Returns:
         A line with the run's result.
     """
-    trained = train(data, recipe, out=run, resume=True, **settings)
-    gc.collect()  # frees networks that are part of reference cycles
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
-    return repr(trained)
+    check_output_folder(run)
+    try:
+        train(data, run, recipe, resume=True)
+    finally:
+        gc.collect()  # frees networks that are part of reference cycles
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+    return repr(Run(run))
 
 
 def share(folders: Sequence[Path], work: Callable[[Path], None]) -> None:

@@ -210,7 +210,8 @@ class ArmComparison:
 
     def _panels(self) -> list[str]:
         findings = [name for name in self.counts if name not in self.within]
-        return [MEAN, *findings] if len(findings) > 1 else findings
+        has_mean = len(findings) > 1 and any(MEAN in one for one in self.aucs.values())
+        return [MEAN, *findings] if has_mean else findings
 
     def _name(self, one: Difference) -> str:
         usual = one.baseline == self.baseline

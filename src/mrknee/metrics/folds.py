@@ -38,6 +38,8 @@ def read_fold(
     split: str,
     tables: Mapping[str, Sequence[Predictions]],
     within: str | None = None,
+    *,
+    soft: bool = False,
 ) -> Fold:
     """Reads the labels and groups of predicted exams.
 
@@ -47,6 +49,7 @@ def read_fold(
         tables: arm -> predictions of its seeds, all of the same exams in any order.
         within: a finding; the others are also scored among the exams that have it only, under
             the name `FINDING within WITHIN`.
+        soft: accept soft labels, of which those of at least 0.5 become 1, others 0.
 
     Raises:
         MrkneeError: the tables contain different exams, no finding has labels, or `within` is
@@ -59,7 +62,7 @@ def read_fold(
     scores: dict[str, dict[str, Float[np.ndarray, "seeds exams"]]] = {}
     for arm, of_seeds in tables.items():
         ordered = [reorder(one, ids, one.findings) for one in of_seeds]
-        known = ordered[0].labels(root, split)
+        known = ordered[0].labels(root, split, soft=soft)
         scores[arm] = {}
         for column, finding in enumerate(ordered[0].findings):
             if not np.isnan(known[:, column]).all():

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mrknee.errors import DataError, MrkneeError
-from mrknee.exams import Findings, Remark, label_files, read_labels
+from mrknee.exams import Findings, Remark, cut_labels, label_files, read_labels
 from mrknee.exams.ids import how_ids_differ, refuse_id
 from mrknee.exams.listing import folder_meant, same_text, what_is_there
 from mrknee.extras import data_frame
@@ -236,13 +236,16 @@ class Predictions:
         """
         return _join(tables, [f"table {i}" for i in range(1, len(tables) + 1)])
 
-    def labels(self, root: str | Path, split: str) -> Float[np.ndarray, "exams findings"]:
+    def labels(
+        self, root: str | Path, split: str, *, soft: bool = False
+    ) -> Float[np.ndarray, "exams findings"]:
         """Reads the labels of the predicted exams, in the order of the predictions.
 
         Args:
             root: the data set's folder.
             split: the split that was predicted; every exam of its label files must have a
                 prediction. The label of an exam that is not in a file is unknown.
+            soft: accept soft labels, of which those of at least 0.5 become 1, others 0.
 
         Returns:
             (exams, findings): 1, 0 or NaN (unknown; also for findings without a label file).
@@ -252,7 +255,7 @@ class Predictions:
         """
         root = Path(root)
         files = label_files(root / split)
-        known = {name: read_labels(files[name]) for name in self.findings if name in files}
+        known = {n: read_labels(files[n], soft=soft) for n in self.findings if n in files}
         if not known:
             raise DataError(
                 "no predicted finding has labels",
@@ -267,10 +270,11 @@ class Predictions:
         for name, labels in known.items():
             self._check_complete(labels, files[name], split)
         unlabelled: dict[str, float] = {}
-        return np.array(
+        found = np.array(
             [[known.get(f, unlabelled).get(i, np.nan) for f in self.findings] for i in self.ids],
             dtype=np.float64,
-        ).reshape(len(self.ids), len(self.findings))
+        )
+        return cut_labels(found.reshape(len(self.ids), len(self.findings)))
 
     def _check_complete(self, labels: Mapping[str, float], file: Path, split: str) -> None:
         """Raises DataError if an exam with a label has no prediction."""

@@ -31,20 +31,20 @@ class _Kept:
     """Feature maps in memory.
 
     Attributes:
-        maps: name of a file -> its maps, standardised.
+        maps: name of a file, and whether its maps are standardised -> the maps.
         bytes_left: memory for further ones.
     """
 
     def __init__(self) -> None:
-        self.maps: dict[str, list[Tensor]] = {}
+        self.maps: dict[tuple[str, bool], list[Tensor]] = {}
         self.bytes_left = KEPT_BYTES
 
-    def add(self, name: str, maps: list[Tensor]) -> None:
+    def add(self, key: tuple[str, bool], maps: list[Tensor]) -> None:
         """Keeps the maps of a file if there is memory left."""
         size = sum(one.nbytes for one in maps)
         if size <= self.bytes_left:
             self.bytes_left -= size
-            self.maps[name] = maps
+            self.maps[key] = maps
 
 
 _KEPT: WeakValueDictionary[Path, _Kept] = WeakValueDictionary()
@@ -107,12 +107,13 @@ class FeatureCache:
         digest.update(repr(content.shape).encode())
         digest.update(content.tobytes())
         name = digest.hexdigest()
-        if name in self._kept.maps:
-            return self._kept.maps[name]
+        encoder = self.network.encoder(series)
+        key = name, encoder.neck is not None  # a neck's maps are standardised, others are not
+        if key in self._kept.maps:
+            return self._kept.maps[key]
         stored = self._stored_or_computed(name, series, slices)
-        maps = self.network.encoder(series).standardise([one.float() for one in stored])
-        maps = [one.half() for one in maps]
-        self._kept.add(name, maps)
+        maps = [one.half() for one in encoder.standardise([one.float() for one in stored])]
+        self._kept.add(key, maps)
         return maps
 
     def _stored_or_computed(

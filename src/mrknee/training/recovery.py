@@ -37,6 +37,8 @@ CHANGEABLE_SETTINGS = (
     "loggers",
     "slices_at_once",
     "feature_cache",
+    "log_train",
+    "log_valid",
 )
 """Settings that a resumed run may change, because they don't affect what an epoch computes
 (`slices_at_once` and `feature_cache` affect its rounding only; with `network.drop_path`,
