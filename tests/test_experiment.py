@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import re
 import shutil
 import signal
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mrknee import experiment
 from mrknee.cli import main
 from mrknee.errors import DataError, MrkneeError, OutputError, SettingsError
 from mrknee.exams import open_dataset
@@ -22,6 +22,8 @@ from mrknee.inference.model import load_model
 from mrknee.metrics.predictions import Predictions
 from mrknee.models.checkpoint import load_checkpoint
 from mrknee.run_folder import RunFolder
+from mrknee.several_runs import train_or_resume
+from mrknee.training.recipe import Recipe
 from tests.conftest import write_toy_dataset
 from tests.processes import mrknee, start, until
 
@@ -207,7 +209,6 @@ def test_processes_share_the_runs(
         assert process.exitcode == 0
     assert contents(out) == contents(whole)
     for name in RUNS:
-        assert len(re.findall(rf": {name}$", (out / "log.txt").read_text(), re.M)) == 1
         assert len(json.loads((out / "runs" / name / "environment.json").read_text())) == 1
     table = (out / "valid" / "comparison.txt").read_text()
     assert all(table in log.read_text() for log in logs)
@@ -292,6 +293,143 @@ def test_a_changed_arm_is_refused_by_name(
     assert "the arm sgd" in str(error)
     assert expected in str(error.expected)
     assert found in str(error.found)
+
+
+def test_another_seed_offset_is_refused(data: Path, tmp_path: Path) -> None:
+    """Runs of an arm with another offset were trained with other seeds."""
+    changes = ("seeds: [0, 1]", "seeds: [0]"), ("epochs: 2", "epochs: 1")
+    arms = "  sgd: {optimizer.name: sgd}\n", "  again: {seed_offset: 10}\n"
+    out = tmp_path / "out"
+    run_experiment(changed_plan(tmp_path, *changes, arms), data, out)
+    assert "\nseed: 10\n" in (out / "runs" / "again" / "seed0" / "settings.yaml").read_text()
+    error = refused(
+        changed_plan(tmp_path, *changes, (arms[0], arms[1].replace("10", "99"))), data, out
+    )
+    assert (error.code, error.expected, error.found) == (
+        "other-settings",
+        "seed_offset=10",
+        "seed_offset=99",
+    )
+
+
+def test_a_recipe_file_that_changes_meanwhile_has_no_effect(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All runs have the settings that were read at the start."""
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("network: {encoder: test_byobnet}\nweights: none\n")
+    file = changed_plan(
+        tmp_path, ("recipe: small", "recipe: mine.yaml"), ("epochs: 2", "epochs: 1")
+    )
+
+    def train(data: Path, run: Path, recipe_read: Recipe) -> str:
+        recipe.write_text("network: {encoder: test_resnet}\nweights: none\n")
+        return train_or_resume(data, run, recipe_read)
+
+    monkeypatch.setattr(experiment, "train_or_resume", train)
+    run_experiment(file, data, tmp_path / "out")
+    for settings in (tmp_path / "out" / "runs").rglob("settings.yaml"):
+        assert "encoder: test_byobnet" in settings.read_text()
+
+
+def test_seconds_of_a_run_that_is_trained_anew_are_its_own(
+    plan: Path, out: Path, data: Path
+) -> None:
+    """Those of the deleted run folder don't count."""
+    file = out / "times.json"
+    known = json.loads(file.read_text())
+    known["base/seed0"]["seconds"] = 1e6
+    file.write_text(json.dumps(known))
+    shutil.rmtree(out / "runs" / "base" / "seed0")
+    run_experiment(plan, data, out)
+    assert 0 < json.loads(file.read_text())["base/seed0"]["seconds"] < 1e6
+
+
+def test_data_with_canonical_sides_are_not_mirrored(data: Path, tmp_path: Path) -> None:
+    """Recipes of the package draw no mirrored exams, as in `mrknee train`."""
+    copy = tmp_path / "sides"
+    shutil.copytree(data, copy)
+    ids = [name for split in ("train", "valid") for name in open_dataset(copy, split).ids]
+    rows_of_sides = "".join(f"{name},left,0\n" for name in ids)
+    (copy / "sides.csv").write_text(f"exam,side,mirrored\n{rows_of_sides}")
+    file = changed_plan(tmp_path, ("seeds: [0, 1]", "seeds: [0]"), ("epochs: 2", "epochs: 1"))
+    run_experiment(file, copy, tmp_path / "out")
+    settings = (tmp_path / "out" / "runs" / "base" / "seed0" / "settings.yaml").read_text()
+    assert "mirror: 0.0" in settings
+
+
+def test_arms_of_single_series_need_no_others(data: Path, tmp_path: Path) -> None:
+    """Exams that lack a series which no arm reads are trained on and scored.
+
+    The folder belongs to all series: another baseline isn't another data set.
+    """
+    copy = tmp_path / "axial"
+    shutil.copytree(data, copy)
+    shutil.rmtree(copy / "valid" / "coronal")
+    out, short = tmp_path / "out", (("seeds: [0, 1]", "seeds: [0]"), ("epochs: 2", "epochs: 1"))
+    arms = (
+        "  base: {}\n  sgd: {optimizer.name: sgd}\n",
+        "  base: {series: [axial]}\n  two: {series: [axial, sagittal]}\n",
+    )
+    run_experiment(changed_plan(tmp_path, *short, arms), copy, out)
+    found = {row["arm"]: row["mean_auc"] for row in rows(out)}
+    assert list(found) == ["base", "two"]
+    assert all(found.values())
+    run_experiment(
+        changed_plan(tmp_path, *short, arms, ("baseline: base", "baseline: two")), copy, out
+    )
+
+
+def test_soft_labels_are_scored_as_in_training(data: Path, tmp_path: Path) -> None:
+    """Labels of at least 0.5 count as present, for all arms."""
+    copy = tmp_path / "soft"
+    shutil.copytree(data, copy)
+    for file in copy.glob("*-acl.csv"):
+        text = file.read_text().replace(",1\n", ",0.9\n").replace(",0\n", ",0.2\n")
+        file.write_text(text)
+    file = changed_plan(
+        tmp_path,
+        ("seeds: [0, 1]", "seeds: [0]"),
+        ("epochs: 2", "epochs: 1"),
+        ("  loggers: none", "  loggers: none\n  soft_labels: true"),
+    )
+    run_experiment(file, copy, tmp_path / "out")
+    card = json.loads((tmp_path / "out" / "runs" / "base" / "seed0" / "scorecard.json").read_text())
+    assert float(rows(tmp_path / "out")[0]["auc_acl"]) == pytest.approx(
+        card["findings"]["acl"]["auc"], abs=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "part"),
+    [
+        ("  single: {findings: [acl]}\n", "no labels for the arm single"),
+        ("within: acl\n", "nothing can be scored within acl"),
+        ("within: acll\n", "nothing can be scored within acll"),
+    ],
+)
+def test_labels_that_the_comparison_needs_are_checked_first(
+    line: str, part: str, data: Path, tmp_path: Path
+) -> None:
+    """Nothing is trained for days if an arm, or `within`, can't be scored at the end."""
+    copy = tmp_path / "unlabelled"
+    shutil.copytree(data, copy)
+    (copy / "valid-acl.csv").write_text(
+        "".join(f"{name},\n" for name in open_dataset(copy, "valid").ids)
+    )
+    place = "arms:\n" if line.startswith(" ") else "seeds:"
+    after = place + line if line.startswith(" ") else line + place
+    error = refused(changed_plan(tmp_path, (place, after)), copy, tmp_path / "out")
+    assert part in str(error)
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_a_damaged_plan_file_is_one_error(plan: Path, out: Path, data: Path) -> None:
+    """It is of our own type, and names the file."""
+    (out / "plan.json").write_text("[]")
+    error = refused(plan, data, out)
+    assert isinstance(error, DataError)
+    assert error.file == str(out / "plan.json")
 
 
 def test_settings_without_effect_may_change(out: Path, data: Path, tmp_path: Path) -> None:

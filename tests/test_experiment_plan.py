@@ -171,6 +171,7 @@ def test_arms_may_differ_in_the_seed_only(tmp_path: Path) -> None:
         ("[abnormal, acl]", "[acl, acl]", ["combined.singles", "each once"]),
         ("singles: [", "Joint: [", ["differ in more than upper and lower case"]),
         ("seed_offset: 100", "seed_offset: 0", ["arms.again.seed_offset", "from 1"]),
+        ("margin: 0.01", "settings: {seed_offset: 5}", ["settings", "seed_offset: 5"]),
         ("compare: [joint, ", "compare: [jiont, ", ["compare", "did you mean joint?"]),
         ("compare: [joint, ", "compare: [joint, joint, ", ["compare", "each arm once"]),
         ("compare: [joint, ensemble, singles]", "compare: [joint]", ["baseline", "singles"]),

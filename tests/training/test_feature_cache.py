@@ -60,6 +60,24 @@ def frozen_network(seed: int = 0) -> Network:
     return Network(FROZEN.network, ("abnormal", "acl", "meniscus")).eval()
 
 
+def test_networks_with_and_without_a_neck_share_a_folder(toy: Path, tmp_path: Path) -> None:
+    """Maps in memory are standardised for a network with `channels`, and raw for one without."""
+    batch, preparation = some_batch(toy)
+    caches = []
+    for channels in (0, 8):
+        torch.manual_seed(0)
+        settings = FROZEN.network.replace(
+            feature_maps=(3,), channels=channels, slice_pooling="max", activation="relu"
+        )
+        network = Network(settings, ("abnormal", "acl", "meniscus")).eval()
+        cache = FeatureCache(tmp_path, network, preparation)
+        caches.append(cache)  # what the first one keeps in memory is not freed
+        with torch.no_grad():
+            expected = network(batch.prepared(preparation), batch.lengths)
+            found = cache.logits(batch)
+        torch.testing.assert_close(found, expected, rtol=0, atol=2e-2)
+
+
 def test_training_on_stored_maps_is_training(toy: Path, tmp_path: Path) -> None:
     """Weights after two epochs equal those without a cache, up to the rounding of float16."""
     train(toy, tmp_path / "plain", FROZEN)
