@@ -38,6 +38,8 @@ def main() -> None:
         number = re.match(r"seed(\d+)-", file.name)
         if number and (given.arms is None or file.parent.name in given.arms):
             files.setdefault(file.parent.name, {})[int(number[1])] = file
+    if not files:
+        parser.error(f"{given.folder} has no file ARM/seedN-{kept_as}.csv of these arms")
     seeds = sorted(set.intersection(*(set(one) for one in files.values())))
     tables = {arm: [Predictions.read(own[seed]) for seed in seeds] for arm, own in files.items()}
     found = compare_arms(

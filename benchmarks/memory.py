@@ -181,7 +181,7 @@ def export_models(out: Path, data: Path) -> None:
 
 
 def child(what: str, data: Path, out: Path) -> None:
-    """Performs a task and prints the peak memory of this process in MB.
+    """Performs a task and prints the peak memory of this process in MiB.
 
     The tasks `read MODEL` (a file or folder in `out`) and `train small|reference` are mrknee's;
     `read` and `train` without a name are those of the published loop.
@@ -224,7 +224,7 @@ def peak_in_child(what: str, data: Path, out: Path) -> float:
 
 
 def peak_of(process: int | str) -> float:
-    """Returns the peak memory of a process in MB.
+    """Returns the peak memory of a process in MiB (2^20 bytes).
 
     getrusage isn't used because a child inherits its value from the parent process.
     """
@@ -234,7 +234,7 @@ def peak_of(process: int | str) -> float:
 
 
 def serve_largest(model: Path) -> float:
-    """Returns a service's peak in MB after predictions, explanations and pages of 3 x 61 slices."""
+    """Returns the peak in MiB of a service that reads and explains 3 x 61 slices, with pages."""
     from mrknee.exams import PLANES
 
     body = b""
@@ -291,10 +291,10 @@ def main() -> None:
         ("read small.onnx", given.many), ("train small", given.many),
     ):  # fmt: skip
         found[f"{what}, {count} exams"] = peak = peak_in_child(what, sets[count], given.out)
-        print(f"{what}, {count} exams: {peak} MB", flush=True)
+        print(f"{what}, {count} exams: {peak} MiB", flush=True)
     for name in ("reference.onnx", "float32.onnx", "run"):
         found[f"serve {name}, 3 x 61 slices"] = peak = serve_largest(given.out / name)
-        print(f"serve {name}, 3 x 61 slices: {peak} MB", flush=True)
+        print(f"serve {name}, 3 x 61 slices: {peak} MiB", flush=True)
     for what in ("read small.onnx", "train small"):
         growth = found[f"{what}, {given.many} exams"] / found[f"{what}, {given.few} exams"] - 1
         found[f"growth of {what}"] = growth

@@ -177,11 +177,11 @@ def lesion_panel(axis: Axes, exam: PhantomExam, finding: str, plane: str, name: 
     axis.axis("off")
 
 
-def first_seed(truth: Truth, wanted: str, start: int = 0) -> tuple[int, PhantomExam]:
+def first_seed(truth: Truth, wanted: str) -> tuple[int, PhantomExam]:
     """Finds the first seed for which all lesions are of the wanted kind, the first not mild."""
     from mrknee.sources.phantom.exam import draw_exam_lesions
 
-    for seed in range(start, start + 2000):
+    for seed in range(2000):
         lesions = draw_exam_lesions(seed, truth)
         first = lesions[0]
         kinds = {getattr(lesion, "kind", type(lesion).__name__) for lesion in lesions}

@@ -413,6 +413,13 @@ def compare_tables(
         for number, one in enumerate(tables, start=1)
     ]
     _check_distinct(specs)
+    if len(specs) < 2:
+        raise DataError(
+            "fewer than two models can't be compared",
+            code="compare",
+            expected="at least two tables of predictions",
+            found=", ".join(specs) or "none",
+        )
     chosen = list(names) if names is not None else _names(specs)
     if len(chosen) != len(specs):
         raise DataError(

@@ -96,10 +96,11 @@ def number(low: float, high: float, *, above: bool = False) -> Scalar:
     )
 
 
-def whole(low: int = 0, high: int = 2**64) -> Scalar:
-    """Returns the shape of a whole number from `low` to `high`."""
+def whole() -> Scalar:
+    """Returns the shape of a whole number from 0."""
+    high = 2**64
     return Scalar(
-        f"a whole number from {low} to {high}", lambda one: type(one) is int and low <= one <= high
+        f"a whole number from 0 to {high}", lambda one: type(one) is int and 0 <= one <= high
     )
 
 

@@ -16,9 +16,6 @@ from mrknee.suggestions import SETTINGS
 from mrknee.training.recipe import Recipe, flat_settings, read_recipe
 from mrknee.training.recipe_yaml import parse_value
 
-Schemas = Mapping[str, Mapping[str, Any]]
-"""Dotted setting -> its JSON schema."""
-
 _METAVARS = {"integer": "N", "number": "X"}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from mrknee.exams import Dataset, Findings, cut_labels, has_soft
+from mrknee.exams import Dataset, Findings, Remark, cut_labels, has_soft
 from mrknee.exams.plausibility import notes_on, remarks_on, sizes_from
 from mrknee.metrics.calibration import Calibration, fit_calibration
 from mrknee.metrics.decisions import Decisions
@@ -102,9 +102,7 @@ def evaluate_best(
     calibration: Calibration | None = None
     points: dict[str, tuple[OperatingPoint, ...]] = {}
 
-    def write_and_score(
-        raw: Predictions, labels: Float[np.ndarray, "exams findings"], part: str
-    ) -> Scorecard:
+    def write(raw: Predictions, part: str) -> Mapping[str, Sequence[Remark]]:
         calibrated = raw.probabilities
         if calibration is not None:
             calibrated = calibration.apply(findings, raw.probabilities)
@@ -115,6 +113,13 @@ def evaluate_best(
         positions = parts.selection_positions if part == "inner" else range(len(exams))
         remarks = remarks_on(exams, positions, sizes_from(best.provenance.get("stack_sizes")))
         write_remarks(file, remarks)
+        return remarks
+
+    def score_part(
+        labels: Float[np.ndarray, "exams findings"],
+        part: str,
+        remarks: Mapping[str, Sequence[Remark]],
+    ) -> Scorecard:
         notes = [] if part == "valid" and recipe.selection.part == "inner" else [OPTIMISTIC]
         if calibration is not None:
             notes += [f"{name}: {reason}" for name, reason in calibration.reasons.items()]
@@ -127,9 +132,10 @@ def evaluate_best(
         return score(
             findings,
             cut_labels(labels),
-            Predictions.read(file).probabilities,  # score the predictions as written
+            # score the predictions as written
+            Predictions.read(RunFolder(out).predictions(part)).probabilities,
             split=part,
-            notes=[*notes, *notes_on(remarks, len(raw.ids))],
+            notes=[*notes, *notes_on(remarks, len(labels))],
             operating_points=points,
             calibration=calibration,
         )
@@ -141,10 +147,11 @@ def evaluate_best(
         save_checkpoint(
             RunFolder(out).best, best.network, best.preparation, best.provenance, decisions
         )
-        card = write_and_score(raw["inner"], labels, "inner")
-    if "valid" in raw and parts.valid is not None:
-        card = write_and_score(raw["valid"], parts.valid.labels, "valid")
-    return card
+        remarks = write(raw["inner"], "inner")
+        if "valid" not in raw:
+            return score_part(labels, "inner", remarks)
+    assert parts.valid is not None  # noqa: S101  # raw holds its predictions
+    return score_part(parts.valid.labels, "valid", write(raw["valid"], "valid"))
 
 
 def fit_decisions(

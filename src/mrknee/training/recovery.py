@@ -304,7 +304,7 @@ def has_same_exams(out: Path, split: str, progress: RunProgress) -> bool:
     return _is_truncated(file, split) or _read(file) == split.encode()
 
 
-def describe_other_exams(out: Path, split: str, shown: int = 5) -> str:
+def describe_other_exams(out: Path, split: str) -> str:
     """Describes how the exams differ from those that a run was started with."""
     try:
         before, now = (
@@ -319,6 +319,7 @@ def describe_other_exams(out: Path, split: str, shown: int = 5) -> str:
         "new": [i for i in now if i not in before],
         "in another part, because labels differ": moved,
     }
+    shown = 5
     texts = [
         f"{change}: {', '.join(ids[:shown])}"
         + (f" and {len(ids) - shown} more" if len(ids) > shown else "")
