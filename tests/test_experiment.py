@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -209,6 +210,7 @@ def test_processes_share_the_runs(
         assert process.exitcode == 0
     assert contents(out) == contents(whole)
     for name in RUNS:
+        assert len(re.findall(rf": {name}$", (out / "log.txt").read_text(), re.M)) == 1
         assert len(json.loads((out / "runs" / name / "environment.json").read_text())) == 1
     table = (out / "valid" / "comparison.txt").read_text()
     assert all(table in log.read_text() for log in logs)
