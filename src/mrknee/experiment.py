@@ -30,7 +30,7 @@ from typing import Any
 from mrknee.errors import MrkneeError, SettingsError
 from mrknee.experiment_plan import SEED_OFFSET, Plan, arm_recipes, read_plan
 from mrknee.experiment_results import TIMES, Epoch, Predicted, Results, Trained, read_times
-from mrknee.files import owned_folder, remove_incomplete, write_text
+from mrknee.files import list_folder, owned_folder, remove_incomplete, write_text
 from mrknee.metrics.arms import ArmComparison
 from mrknee.outputs import check_output_folder
 from mrknee.run_folder import RunFolder
@@ -234,8 +234,6 @@ def _train_all(
             with _timed(out, run):
                 result = train_or_resume(folds[run.fold], run.folder, recipe)
         except MrkneeError as error:
-            if error.code == "in-use":
-                raise
             log(out, f"{run.name} failed: {error}")
             first = first or error.about(run.name)
             return
@@ -259,7 +257,7 @@ def _timed(out: Path, run: Trained) -> Iterator[None]:
     trained again. A run whose folder has been deleted starts at 0.
     """
     with _times(out) as times:
-        if not run.folder.exists():
+        if not list_folder(run.folder):
             times[run.name] = {"seconds": 0.0}
         one = times.setdefault(run.name, {"seconds": 0.0})
         state = RunFolder(run.folder).state

@@ -262,17 +262,6 @@ def owned_folder(folder: Path, *, wait: bool = False) -> Iterator[None]:
                 break
 
 
-def is_owned(folder: Path) -> bool:
-    """Returns whether another process owns a folder at the moment."""
-    try:
-        with owned_folder(folder):
-            return False
-    except OutputError as error:
-        if error.code == "in-use":
-            return True
-        raise
-
-
 def _create_and_lock(folder: Path) -> tuple[list[Path], int | None]:
     """Does what `_make_and_lock` does, with errors of the system as OutputError."""
     try:

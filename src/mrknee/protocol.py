@@ -34,7 +34,7 @@ from mrknee.several_runs import (
 )
 from mrknee.training.data_record import record_data
 from mrknee.training.parts import split_exams
-from mrknee.training.recipe import load_recipe_for
+from mrknee.training.recipe import Recipe, load_recipe_for
 from mrknee.untrusted import read_json
 
 NESTED = {"selection.part": "inner", "keep_every_epoch": False}
@@ -291,7 +291,7 @@ def _steps(data: Path, out: Path, systems: Sequence[str], *, smoke: bool) -> Ite
             name, changed = SYSTEMS[network]
             settings = {**_description(systems, smoke=smoke)["settings"], **changed, "seed": seed}
             recipe = load_recipe_for(data, name, settings)
-            yield run, "training", partial(train_or_resume, data, run, recipe)
+            yield run, "training", partial(_train, data, run, recipe)
         for system in combined:
             (folder,) = run_folders([system], seed)
             runs = {name: run_folders(parts, seed) for name, parts in COMBINED[system].items()}
@@ -306,6 +306,11 @@ def _steps(data: Path, out: Path, systems: Sequence[str], *, smoke: bool) -> Ite
     for system in systems if len(seeds) > 1 else ():
         by_seed = {f"{system}, seed {seed}": run_folders(COMPARED[system], seed) for seed in seeds}
         yield comparison(f"seeds-{system}", by_seed)
+
+
+def _train(data: Path, run: Path, recipe: Recipe) -> str:
+    with owned_folder(run):
+        return train_or_resume(data, run, recipe)
 
 
 def _combine(data: Path, folder: Path, runs: Mapping[str, Sequence[Path]]) -> str:

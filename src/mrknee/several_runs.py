@@ -17,14 +17,14 @@ from typing import Any
 import torch
 
 from mrknee.errors import DataError, OutputError
-from mrknee.files import is_owned, list_folder
+from mrknee.files import list_folder, owned_folder
 from mrknee.library import Run
 from mrknee.outputs import check_output_folder
 from mrknee.progress import report
 from mrknee.training.data_record import DataRecord, describe_changes, read_record, to_json
 from mrknee.training.recipe import Recipe, flat_settings, with_defaults
 from mrknee.training.recovery import CHANGEABLE_SETTINGS
-from mrknee.training.run import train
+from mrknee.training.run import train_owned
 from mrknee.untrusted import read_json
 
 SECONDS_BETWEEN_LOOKS = 2.0
@@ -134,7 +134,7 @@ def train_or_resume(data: Path, run: Path, recipe: Recipe) -> str:
 
     Args:
         data: the data set's folder.
-        run: the run folder.
+        run: the run folder, which the caller owns.
         recipe: the settings.
 
     Returns:
@@ -142,7 +142,7 @@ def train_or_resume(data: Path, run: Path, recipe: Recipe) -> str:
     """
     check_output_folder(run)
     try:
-        train(data, run, recipe, resume=True)
+        train_owned(data, run, recipe)
     finally:
         gc.collect()  # frees networks that are part of reference cycles
         if torch.cuda.is_initialized():
@@ -151,25 +151,24 @@ def train_or_resume(data: Path, run: Path, recipe: Recipe) -> str:
 
 
 def share(folders: Sequence[Path], work: Callable[[Path], None]) -> None:
-    """Does some work for each run folder, after those that other processes own have been released.
+    """Does some work for each run folder, which is owned meanwhile.
 
-    Each of several processes that call this with the same folders works on those that are free. The
-    call returns when the work is done for all folders: a run that another process has finished is
-    then finished already, and one that another process has left is continued.
+    Each of several processes that call this with the same folders works on those that no other one
+    owns. The call returns when the work is done for all folders: a run that another process has
+    finished is then finished already, and one that another process has left is continued.
 
     Args:
         folders: run folders, in the order of preference.
-        work: the work. It should own the folder; if another process has just taken it, its error
-            (`in-use`) isn't one.
+        work: the work.
     """
     reported: Sequence[Path] = ()
     while folders:
         later = []
         for folder in folders:
             try:
-                if not is_owned(folder):
+                with owned_folder(folder):
                     work(folder)
-                    continue
+                continue
             except OutputError as error:
                 if error.code != "in-use" or error.file != str(folder):
                     raise

@@ -104,21 +104,30 @@ def train(data: str | Path, out: str | Path, recipe: Recipe, *, resume: bool = F
         MrkneeError: the data set or a setting can't be used, the folder holds other files, or
             memory ran out.
     """
-    data, out = Path(data), Path(out)
-    with (
-        connected_processes() as processes,
-        convert_memory_errors(recipe),
-        ExitStack() as lock,
-    ):
+    out = Path(out)
+    with connected_processes() as processes, ExitStack() as lock:
         # the first process locks the folder for all
         processes.on_rank_zero(lambda: lock.enter_context(owned_folder(out)))
-        card = _train(data, out, recipe, processes, resume=resume)
-        if processes.rank == 0:
-            report(f"wrote {out}")
-        return card
+        return _train(Path(data), out, recipe, processes, resume=resume)
+
+
+def train_owned(data: Path, out: Path, recipe: Recipe) -> Scorecard:
+    """Does what `train` does with `resume`, in a run folder that the caller owns already."""
+    with connected_processes() as processes:
+        return _train(data, out, recipe, processes, resume=True)
 
 
 def _train(
+    data: Path, out: Path, recipe: Recipe, processes: Processes, *, resume: bool
+) -> Scorecard:
+    with convert_memory_errors(recipe):
+        card = _train_or_read(data, out, recipe, processes, resume=resume)
+    if processes.rank == 0:
+        report(f"wrote {out}")
+    return card
+
+
+def _train_or_read(
     data: Path, out: Path, recipe: Recipe, processes: Processes, *, resume: bool
 ) -> Scorecard:
     precision = _precision(recipe)  # an error here comes before anything is written
