@@ -184,7 +184,10 @@ def test_a_killed_experiment_continues_with_the_same_results(
         process.join()
         if not (run / "scorecard.json").exists():
             break
+    left = out / "valid" / ".results.csv.123"  # what an earlier process was writing when killed
+    left.write_text("half")
     assert main(words) == 0
+    assert not left.exists()
     assert {name: times(out / "runs" / name) for name in others} == others
     starts = json.loads((run / "environment.json").read_text())
     assert [start["after"]["epochs"] for start in starts] in ([0, 1], [0, 2])

@@ -170,6 +170,26 @@ def test_long_names_can_be_written(tmp_path: Path) -> None:
         temporary.write_text("done")
 
 
+def test_old_temporary_files_of_subfolders_are_removed(tmp_path: Path) -> None:
+    """With an age, files that another process may still be writing are kept."""
+    old, new = tmp_path / "below" / ".a.npz.12", tmp_path / ".b.npz.34"
+    kept = tmp_path / "below" / ".hidden"
+    old.parent.mkdir()
+    for file in (old, new, kept):
+        file.write_text("half")
+    os.utime(old, (0, 0))
+    os.utime(kept, (0, 0))
+    remove_incomplete(tmp_path)
+    assert old.exists()
+    assert not new.exists()
+    new.write_text("half")
+    remove_incomplete(tmp_path, below=True, older_than=3600)
+    assert not old.exists()
+    assert new.exists()
+    assert kept.exists()
+    remove_incomplete(tmp_path / "missing", below=True)
+
+
 OWNER = """
 import sys, time
 from pathlib import Path

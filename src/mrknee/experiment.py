@@ -105,6 +105,7 @@ def run_experiment(
     predicted.refuse_unlabelled(chosen, recipes)
     with owned_folder(out, wait=True):
         remove_incomplete(out)
+        remove_incomplete(out / predicted.name, below=True)
         _prepare_folder(out, chosen, recipes, folds)
     runs = list(_runs(out, chosen, folds))
     results = Results(out, chosen, recipes, runs, predicted)

@@ -23,7 +23,7 @@ from mrknee.metrics.arm_calibration import COLUMNS as CALIBRATION_COLUMNS
 from mrknee.metrics.arm_calibration import calibration_rows
 from mrknee.metrics.arms import ArmComparison, compare_arms
 from mrknee.metrics.discrimination import auc
-from mrknee.metrics.folds import read_fold
+from mrknee.metrics.folds import read_fold, refuse_unlabelled_within
 from mrknee.metrics.predictions import Predictions
 from mrknee.progress import report
 from mrknee.run_folder import MODEL_FILE, RunFolder
@@ -131,15 +131,8 @@ class Predicted:
                         found=f"labels for {', '.join(labelled)}" if labelled else "none",
                     )
                 scored |= set(own) & set(labelled)
-            if plan.within is not None and plan.within not in scored:
-                raise DataError(
-                    f"nothing can be scored within {plan.within}",
-                    code="unknown-finding",
-                    file=root,
-                    expected="one of the predicted findings with labels: "
-                    + ", ".join(sorted(scored)),
-                    found=plan.within,
-                )
+            if plan.within is not None:
+                refuse_unlabelled_within(plan.within, sorted(scored), root)
 
 
 @dataclass(frozen=True)

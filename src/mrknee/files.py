@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import math
 import os
 import re
 import socket
@@ -64,11 +65,20 @@ def list_folder(folder: Path) -> list[Path]:
     return [p for p in folder.iterdir() if p.name != LOCK] if folder.exists() else []
 
 
-def remove_incomplete(folder: Path) -> None:
-    """Removes temporary files of a killed `atomic_write`; the caller must own the folder."""
-    for file in folder.glob(".*"):
+def remove_incomplete(folder: Path, *, below: bool = False, older_than: float = 0.0) -> None:
+    """Removes temporary files of a killed `atomic_write`.
+
+    Args:
+        folder: a folder, which the caller must own unless it gives an age; it may be missing.
+        below: also look into its subfolders.
+        older_than: age in seconds of the files to remove, longer than writing one can take.
+    """
+    newest = time.time() - older_than if older_than else math.inf
+    for file in folder.rglob(".*") if below else folder.glob(".*"):
         if _TEMPORARY_NAME.fullmatch(file.name):
-            file.unlink()
+            with suppress(FileNotFoundError):  # another process has removed it
+                if file.stat().st_mtime <= newest:
+                    file.unlink()
 
 
 # --- atomic writing

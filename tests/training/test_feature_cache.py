@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -103,8 +104,13 @@ def test_stored_maps_are_used(toy: Path, tmp_path: Path, monkeypatch: pytest.Mon
     computed = len(list((tmp_path / "maps").rglob("*.npz")))
     assert computed >= 12 * 3
     monkeypatch.setattr(FeatureCache, "_compute", None)
+    left = tmp_path / "maps" / "ab" / ".abc.npz.123"  # by a process that was killed
+    left.parent.mkdir(exist_ok=True)
+    left.write_text("half")
+    os.utime(left, (0, 0))
     train(toy, tmp_path / "second", with_cache(tmp_path / "maps"))
     assert_same_weights(tmp_path / "first", tmp_path / "second")
+    assert not left.exists()
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,17 +71,23 @@ def read_fold(
     groups = group_numbers(ids, read_groups(root) or {})
     if within is None:
         return Fold(labels, scores, tuple(groups))
-    if within not in labels:
-        raise DataError(
-            f"nothing can be scored within {within}",
-            code="unknown-finding",
-            file=root,
-            expected=f"one of the predicted findings with labels: {', '.join(labels)}",
-            found=within,
-        )
+    refuse_unlabelled_within(within, labels, root)
     names = {finding: f"{finding} within {within}" for finding in labels if finding != within}
     has_it = labels[within] == 1
     labels |= {name: np.where(has_it, labels[one], np.nan) for one, name in names.items()}
     for each in scores.values():
         each |= {name: each[one] for one, name in names.items() if one in each}
     return Fold(labels, scores, tuple(groups), tuple(names.values()))
+
+
+def refuse_unlabelled_within(within: str, scored: Iterable[str], root: Path) -> None:
+    """Raises DataError if findings can't be scored within one that itself isn't scored."""
+    findings = list(scored)
+    if within not in findings:
+        raise DataError(
+            f"nothing can be scored within {within}",
+            code="unknown-finding",
+            file=root,
+            expected=f"one of the predicted findings with labels: {', '.join(findings)}",
+            found=within,
+        )

@@ -18,10 +18,13 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from mrknee.errors import SettingsError
-from mrknee.files import atomic_write
+from mrknee.files import atomic_write, remove_incomplete
 from mrknee.models.network import Network, slices_per_call
 from mrknee.transforms.batches import Batch
 from mrknee.transforms.preparation import Preparation
+
+SECONDS_TO_WRITE = 3600
+"""Age of temporary files that no living process can be writing any more."""
 
 KEPT_BYTES = 1_000_000_000
 """Memory for feature maps that have been read, all caches of a folder together."""
@@ -73,6 +76,8 @@ class FeatureCache:
     def __init__(self, folder: str | Path, network: Network, preparation: Preparation) -> None:
         self.folder, self.network, self.preparation = Path(folder), network, preparation
         self._prefixes: dict[str, bytes] = {}
+        if self.folder.resolve() not in _KEPT:
+            remove_incomplete(self.folder, below=True, older_than=SECONDS_TO_WRITE)
         self._kept = _KEPT.setdefault(self.folder.resolve(), _Kept())
         refuse_trained_encoders(network)
 
