@@ -294,6 +294,14 @@ def test_invalid_command_lines_give_two_lines(
     assert printed.count("\n") == 2
 
 
+def test_an_empty_path_in_a_list_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A comma at the end of a list of models doesn't mean the current folder."""
+    assert main(["predict", f"{tmp_path},", str(tmp_path), "--out", str(tmp_path / "p.csv")]) == 1
+    assert "remove the comma that is not followed by a path" in capsys.readouterr().err
+
+
 def test_options_may_be_abbreviated(capsys: pytest.CaptureFixture[str]) -> None:
     """The beginning of an option's name is accepted, as in argparse."""
     assert main(["encoders", "--js"]) == 0

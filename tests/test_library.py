@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -245,6 +246,27 @@ def test_checkup_lists_problems(tmp_path: Path) -> None:
     frame = checkup.to_frame()
     assert "not-npy" in set(frame["code"])
     assert "a file is not a `.npy` file" in repr(checkup)
+
+
+def test_the_axes_of_an_opened_data_set_are_used(
+    toy_run: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """`evaluate` and `check_dataset` read its stacks as `train` does."""
+    folder, run = tmp_path / "toy", toy_run[1]
+    shutil.copytree(toy_run[0], folder)
+    table = mrknee.load_model(run).predict(mrknee.open_dataset(folder))
+    for file in folder.rglob("*.npy"):
+        np.save(file, np.moveaxis(np.load(file), 0, 2))
+    opened = mrknee.open_dataset(folder, axes="rows,cols,slices")
+    before = mrknee.evaluate(table, toy_run[0])
+    for found in (
+        mrknee.evaluate(table, opened),
+        mrknee.evaluate(table, opened, model=run),
+        mrknee.evaluate(table, folder, axes="rows,cols,slices"),
+    ):
+        assert found.contents.slices == before.contents.slices
+    assert mrknee.check_dataset(opened).ok
+    assert not mrknee.check_dataset(folder).ok
 
 
 def test_plots_return_axes(toy_run: tuple[Path, Path]) -> None:

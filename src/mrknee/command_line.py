@@ -125,7 +125,16 @@ def _paths(text: str) -> tuple[Path, ...]:
     path = _path(text)
     if "," not in text or path.exists():
         return (path,)
-    return tuple(_path(part.strip()) for part in text.split(","))
+    parts = [part.strip() for part in text.split(",")]
+    if "" in parts:
+        raise SettingsError(
+            "a path can't be used",
+            code="path",
+            expected="paths separated by commas",
+            found=repr(text),
+            advice="remove the comma that is not followed by a path",
+        )
+    return tuple(map(_path, parts))
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -224,7 +224,8 @@ def check_dataset(
 
     Args:
         path: the folder of a data set with its splits; or a folder that contains the folders of
-            series directly; or an opened data set, whose splits are all checked.
+            series directly; or an opened data set, whose splits are all checked, with its axes and
+            allowance for missing series.
         axes: the order of axes in the files, such as `rows,cols,slices`; None expects
             `slices,rows,cols`.
         allow_missing_plane: exams that lack series are no problem.
@@ -245,8 +246,11 @@ def check_dataset(
     """
     from mrknee.checks.check import check
 
-    root = path.root if isinstance(path, Dataset) else path
-    return check(root, axes=axes, allow_missing_plane=allow_missing_plane)
+    if isinstance(path, Dataset):
+        axes = axes or path.opened_with.get("axes")
+        allow_missing_plane |= path.opened_with.get("allow_missing_plane", False)
+        path = path.root
+    return check(path, axes=axes, allow_missing_plane=allow_missing_plane)
 
 
 def export_onnx(

@@ -20,6 +20,7 @@ from mrknee.explanations.map_validation import (
     TOGETHER,
     FindingMaps,
     MapValidation,
+    localise_exam,
     summarise_deletions,
 )
 from mrknee.inference.ablation import Ablation
@@ -137,6 +138,21 @@ def test_a_lesion_outside_the_crop_is_counted_separately(data: Path) -> None:
     assert one.out_of_view == {"coronal": 1}
     assert one.localisation["coronal"].slices.observed.n == POSITIVE - 1
     assert one.localisation[TOGETHER].slices.observed.n == POSITIVE
+
+
+def test_slices_that_the_network_does_not_read_are_left_out() -> None:
+    """They are neither hit nor counted as chance, and a lesion in them is out of view."""
+    stack = np.zeros((SLICES, SIDE, SIDE), np.uint8)
+    mask, unread = stack > 0, stack > 0
+    mask[1, 16:40, 24:48] = unread[0, 16:40, 24:48] = True
+    model = Brightness()
+    model.preparation = model.preparation.replace(read_slices=3)
+    made = model.explain(Exam("0", dict.fromkeys(PLANES, np.where(mask, np.uint8(9), stack))))
+    found = localise_exam(made, "meniscus", {**dict.fromkeys(PLANES, mask), "axial": unread})
+    assert "axial" not in found
+    assert found["coronal"].slice_chance == pytest.approx(1 / 3)
+    assert not found["coronal"].slice_hit
+    assert localise_exam(made, "acl", dict.fromkeys(PLANES, mask))["coronal"].slice_hit
 
 
 def test_a_mask_of_another_shape_is_refused(data: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from mrknee.cli import main
-from mrknee.errors import MrkneeError
+from mrknee.errors import MrkneeError, SettingsError
 from mrknee.exams import MRNET_SERIES, PLANES, Dataset, Exam, Plane, open_dataset
 from mrknee.export import onnx as exporting
 from mrknee.export.onnx import Int8, export
@@ -97,6 +97,14 @@ def test_openvino_uses_float32_and_the_given_threads(files: Files) -> None:
     compiled = cast(OpenVino, runtime)._request.get_compiled_model()
     assert compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
     assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
+
+
+@pytest.mark.parametrize("name", ["OpenVINO", "onnxruntime-bf16"])
+def test_an_unknown_runtime_is_refused(files: Files, name: str) -> None:
+    """The error lists those that there are."""
+    with pytest.raises(SettingsError) as raised:
+        load_model(files[1], runtime=name)  # type: ignore[arg-type]
+    assert raised.value.expected == "onnxruntime, openvino, openvino-bf16"
 
 
 def test_bfloat16_is_a_separate_runtime(files: Files) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from base64 import b64decode
 from html.parser import HTMLParser
 from io import BytesIO
@@ -252,6 +253,22 @@ def test_a_data_set_of_the_same_name_with_other_ids_is_not_optimistic(tmp_path: 
     assert contents.card.notes == ()
     assert 32 not in claimed(contents)
     assert any("0 of its 24 exams have the id of an exam used for" in s for s in origin(contents))
+
+
+def test_a_member_of_an_ensemble_without_a_split_leaves_the_overlap_unknown(
+    tmp_path: Path,
+) -> None:
+    """Its training exams could be among those that are scored."""
+    data, run, predictions = write_model_case(tmp_path)
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    known = gather(str(predictions), data, model=(run, other)).model
+    assert known is not None
+    assert known.shared is not None
+    (other / "split.csv").unlink()
+    found = gather(str(predictions), data, model=(run, other)).model
+    assert found is not None
+    assert found.shared is None
 
 
 def test_missing_provenance_is_reported_as_unknown(tmp_path: Path) -> None:

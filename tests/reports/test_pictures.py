@@ -10,10 +10,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from jaxtyping import Float32, UInt8
+from matplotlib import pyplot as plt
 from PIL import Image, ImageColor
 
 from mrknee.exams import PLANES, Exam, Plane
 from mrknee.explanations.explanation import Explanation
+from mrknee.reports.exam_page import exam_page
 from mrknee.reports.pictures import (
     GAP,
     LOWERS,
@@ -196,6 +198,30 @@ def test_slices_of_a_sheet_share_one_scale() -> None:
     first, second, pale, hot = (sheet[row, column].astype(int) for column in columns)
     np.testing.assert_array_equal(first, second)
     assert 0 < pale[0] - pale[2] < first[0] - first[2] < hot[0] - hot[2]
+
+
+def test_slices_that_the_network_does_not_read_are_not_named() -> None:
+    """Their contribution is 0, which is more than that of slices that lower the logit."""
+    native = np.zeros((6, 2, 2), np.float32)
+    native[[1, 4]] = np.array([-0.25, -0.5], np.float32)[:, None, None]
+    few = SEEN_WHOLE.replace(read_slices=2)
+    explanation = replace(explanation_of({Plane.AXIAL: native}), preparation=few)
+    assert explanation.read("axial") == [1, 4]
+    assert explanation.most_raising("acl") == ("axial", 1)
+    assert explanation.most_lowering("acl") == ("axial", 4)
+    assert slice_in_words(explanation, "acl", raising=True) == "lowered least by axial slice 2 of 6"
+    exam = even_exam({Plane.AXIAL: (0,) * 6})
+    page = " ".join(exam_page(exam, explanation, model="m").split())
+    assert (
+        "No slice of this series raises the logit; slice 2 lowers it least: \N{MINUS SIGN}1.00"
+        in page
+    )
+    sheet = contact_sheet(exam, explanation, "acl")
+    whole = contact_sheet(exam, replace(explanation, preparation=SEEN_WHOLE), "acl")
+    assert (sheet != whole).any()  # other slices are framed
+    axes = explanation.plot("acl")
+    assert axes[0, 0].get_title() == "axial[1], raises most"
+    plt.close(axes[0, 0].figure)
 
 
 @pytest.mark.parametrize("strongest", [1, 2, 4])

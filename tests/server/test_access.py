@@ -61,8 +61,11 @@ def test_errors_have_the_form_of_their_address(locked: Served) -> None:
 
 def test_the_page_and_health_need_no_token(locked: Served) -> None:
     """They contain nothing about exams."""
-    for path in ("/", "/page/index.html", "/health", "/knee/", "/knee/health"):
+    for path in ("/", "/page/index.html", "/health", "/ready", "/knee/", "/knee/health"):
         assert locked.ask("GET", path).status == 200
+    answer = locked.ask("GET", f"/knee?token={TOKEN}")
+    assert (answer.status, answer.headers["Location"]) == (307, f"/knee/?token={TOKEN}")
+    assert locked.ask("GET", "/kneed").status == 401
 
 
 def test_a_link_sets_a_cookie(locked: Served) -> None:

@@ -8,17 +8,19 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
-from mrknee.errors import ModelError
+from mrknee.errors import DataError, ModelError, MrkneeError
 from mrknee.exams import Exam, Exams
 from mrknee.inference.onnx_model import OnnxModel
 from mrknee.metrics.predictions import Predictions
 from mrknee.server.app import create_app
+from mrknee.server.audit import AuditLog
+from mrknee.server.exam_uploads import ExamUploads, Uploaded
 from mrknee.server.limits import DEFAULT_LIMITS
 from mrknee.server.request_queue import RequestQueue
 from mrknee.server.service import Service
@@ -186,6 +188,77 @@ def test_exams_of_disconnected_clients_are_not_processed(onnx_file: Path) -> Non
         assert b'mrknee_requests_total{path="/predict",status="499"} 1.0' in counted
 
     asyncio.run(meet())
+
+
+def test_uploads_that_wait_are_limited(onnx_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond `max_waiting` they are refused; those of clients that left are not read."""
+    app = create_app(Service(OnnxModel(onnx_file), "m"))
+    begun, allowed = threading.Event(), threading.Event()
+    read_form, count = ExamUploads._read_form, 0
+
+    def read(self: ExamUploads, body: BinaryIO, kind: str, archive: Path) -> Uploaded | None:
+        nonlocal count
+        count += 1
+        begun.set()
+        assert allowed.wait(60)
+        return read_form(self, body, kind, archive)
+
+    monkeypatch.setattr(ExamUploads, "_read_form", read)
+
+    async def meet() -> None:
+        leaves = asyncio.Event()
+        first = asyncio.create_task(ask(app, "POST", "/api/v1/uploads"))
+        assert await asyncio.to_thread(begun.wait, 60)
+        others = [
+            asyncio.create_task(ask(app, "POST", "/api/v1/uploads", leaves))
+            for _ in range(PLACES - 1)
+        ]
+        await asyncio.sleep(0.2)
+        status, body = await ask(app, "POST", "/api/v1/uploads")
+        assert (status, json.loads(body)["code"]) == (503, "busy")
+        leaves.set()
+        allowed.set()
+        assert (await first)[0] == 201
+        assert {(await other)[0] for other in others} == {499}
+        assert (await ask(app, "POST", "/api/v1/uploads"))[0] == 201
+        assert count == 2
+
+    asyncio.run(meet())
+
+
+def test_cancelled_exams_are_recorded(onnx_file: Path, tmp_path: Path) -> None:
+    """At a second signal, exams in the queue get 503, and a line in the audit log."""
+    model, log = WaitingModel(onnx_file), tmp_path / "audit.jsonl"
+    app = create_app(Service(model, "m"), audit_log=AuditLog(log))
+
+    async def meet() -> None:
+        exam = asyncio.create_task(ask(app, "POST", "/predict"))
+        assert await asyncio.to_thread(model.begun.wait, 60)
+        exam.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await exam
+        model.allowed.set()
+
+    asyncio.run(meet())
+    (line,) = log.read_text().splitlines()
+    assert json.loads(line)["status"] == 503
+
+
+@pytest.mark.parametrize(
+    ("fault", "status"),
+    [
+        (DataError("the exam has no series of the model", code="missing-plane"), 422),
+        (ModelError("this network has no exact explanation", code="no-explanation"), 409),
+        (ModelError("the maps can't be averaged", code="ensemble"), 409),
+    ],
+)
+def test_what_the_model_refuses_is_no_internal_error(
+    onnx_file: Path, capsys: pytest.CaptureFixture[str], fault: MrkneeError, status: int
+) -> None:
+    """Input that it can't use, and explanations that it can't give."""
+    app = create_app(Service(Failing(onnx_file, fault), "m"))
+    assert asyncio.run(ask(app, "POST", "/predict"))[0] == status
+    assert capsys.readouterr().err == ""
 
 
 def test_running_work_is_notified_of_a_disconnect() -> None:

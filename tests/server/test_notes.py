@@ -98,6 +98,8 @@ def test_the_table_starts_no_formula(noted: Served) -> None:
         ({"agree": "yes"}, "body"),
         ({"slice": {"series": "axial", "index": -1}}, "body"),
         ({"slice": {"series": "knee", "index": 0}}, "parameter"),
+        ({"slice": {"series": "axial", "index": 500}}, "parameter"),
+        ({"slice": {"series": "axial", "index": 10**30}}, "parameter"),
         ({"comments": ""}, "body"),
     ],
 )

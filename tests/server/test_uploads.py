@@ -18,12 +18,14 @@ import pytest
 
 from mrknee.exams import MRNET_SERIES, PLANES, Exam
 from mrknee.ranges import Range
-from mrknee.server import limits
+from mrknee.server import exam_uploads, limits
+from mrknee.server.arrivals import SETTLED_SECONDS, Arrivals, _Arrival
 from mrknee.server.dicom_import import import_archive
-from mrknee.server.exam_uploads import MAX_UPLOADS
+from mrknee.server.exam_uploads import MAX_UPLOADS, Uploaded
 from mrknee.server.limits import DEFAULT_LIMITS, ServiceLimits
-from mrknee.server.read_exam import stack_digest
+from mrknee.server.read_exam import stack_digest, with_digests
 from mrknee.server.refusal import RefusalError
+from mrknee.server.worklist import UploadedExam
 from tests.server.client import Answer, Served, exam_form, form, npy, random_exam
 from tests.server.room import API, array, get, problem, wait_until_scored, zipped
 from tests.sources.clinical.hospital import PROTOCOL, ROOT, export_study
@@ -249,6 +251,36 @@ def test_an_import_has_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout == "refused\n"
+
+
+def test_an_upload_never_displaces_its_own_exams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exam beyond the limit of bytes is a problem, and not one that is kept and dropped."""
+    exams = [UploadedExam(with_digests(random_exam(number))) for number in range(3)]
+    monkeypatch.setattr(exam_uploads, "MAX_UPLOADED_BYTES", 2.5 * exams[0].read.size)
+    uploaded = Uploaded()
+    for number, exam in enumerate(exams):
+        assert not uploaded.full
+        uploaded.add(f"exam {number}", exam)
+    assert uploaded.exams == exams[:2]
+    assert [(one.file, one.fault.code) for one in uploaded.problems] == [("exam 2", "too-many")]
+
+
+def test_an_upload_that_has_expired_is_not_aborted() -> None:
+    """A new upload is refused in order while an expired one still waits for the disk."""
+
+    async def meet() -> None:
+        arrivals = Arrivals(ServiceLimits())
+        began = asyncio.get_running_loop().time() - 2 * SETTLED_SECONDS
+        async with asyncio.timeout(0) as limit:
+            expired = _Arrival("127.0.0.1", began, limit, 60)
+            try:
+                await asyncio.sleep(60)
+            finally:
+                with pytest.raises(RefusalError, match="too many uploads are in progress"):
+                    arrivals._abort_slowest([expired], "one")
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(meet())
 
 
 def test_the_oldest_uploads_are_dropped(onnx_file: Path, tmp_path: Path) -> None:

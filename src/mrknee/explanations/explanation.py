@@ -295,13 +295,32 @@ class Explanation:
         return self._extreme(self.findings.index(finding), -1)
 
     def _extreme(self, row: int, sign: int) -> tuple[str, int]:
-        scores = {}
-        for name in self.native:
-            read = self.preparation.slices_read(self.shapes[name][0])
-            scores[name] = np.full(self.shapes[name][0], -np.inf)  # of slices that are not read
-            scores[name][read] = sign * self.slice_scores(name)[row, read]
-        name = max(scores, key=lambda one: float(scores[one].max()))
-        return name, int(scores[name].argmax())
+        indices = {name: self.strongest(name, row, sign) for name in self.native}
+        name = max(
+            indices,
+            key=lambda one: sign * float(self.slice_scores(one)[row, indices[one]]),
+        )
+        return name, indices[name]
+
+    def strongest(self, series: str, row: int, sign: int) -> int:
+        """Finds the slice of a series with the largest, or smallest, signed score for a finding.
+
+        Slices that the network doesn't read (`preparation.read_slices`) are passed over.
+
+        Args:
+            series: name of the series.
+            row: index of the finding.
+            sign: 1 for the largest score, -1 for the smallest.
+
+        Returns:
+            Index of the slice; the first of equal slices.
+        """
+        read = self.read(series)
+        return read[int((sign * self.slice_scores(series)[row, read]).argmax())]
+
+    def read(self, series: str) -> list[int]:
+        """Returns the indices of the slices of a series that the network reads."""
+        return self.preparation.slices_read(self.shapes[series][0])
 
     def write_numbers(self, folder: str | Path) -> None:
         """Writes `explanation.npz` (all arrays) and `explanation.json` (see `description`).

@@ -247,16 +247,17 @@ def localise_exam(made: Explanation, finding: str, masks: Masks) -> dict[str, Lo
         masks: series -> mask of the lesion.
 
     Returns:
-        Series, and `TOGETHER`, -> localisation; without those in which the network sees no pixel
-        of the lesion.
+        Series, and `TOGETHER`, -> localisation among the slices that the network reads; without
+        those in which it sees no pixel of the lesion.
     """
     seen = {name: made.seen(name) for name in masks}
-    heats = {name: made.heat(name, finding) for name in masks}
+    heats = {name: made.heat(name, finding)[made.read(name)] for name in masks}
+    lesions = {name: mask[made.read(name)] for name, mask in masks.items()}
     found = {}
     for where in (*masks, TOGETHER):
         names = list(masks) if where == TOGETHER else [where]
-        if any((masks[name] & seen[name]).any() for name in names):
-            parts = [[part[name] for name in names] for part in (heats, masks, seen)]
+        if any((lesions[name] & seen[name]).any() for name in names):
+            parts = [[part[name] for name in names] for part in (heats, lesions, seen)]
             found[where] = localise(*parts)
     return found
 

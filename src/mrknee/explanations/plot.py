@@ -40,7 +40,7 @@ def plot_explanation(why: Explanation, finding: str, series: str | None) -> np.n
     colours = LinearSegmentedColormap.from_list("lowers-raises", COLOURS)
     heat: Any = None
     for column, one in enumerate(names):
-        index = int(scores[one].argmax())
+        index = why.strongest(one, row, 1)
         heat = _show(axes[0, column], why, one, row, index, colours)
         below = axes[1, column]
         kinds = [RAISES if score > 0 else LOWERS for score in scores[one]]

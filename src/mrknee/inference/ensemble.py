@@ -90,8 +90,12 @@ class Ensemble(Model):
 
     @property
     def explainable(self) -> bool:
-        """Whether `explain` can decompose the logits: whether it can those of all members."""
-        return all(member.explainable for member in self.members)
+        """Whether `explain` can decompose the logits of all members, and average their maps.
+
+        Whether maps have the same number of cells is known only once an exam is explained.
+        """
+        frames = {(one.preparation.size, one.preparation.crop) for one in self.members}
+        return len(frames) == 1 and all(member.explainable for member in self.members)
 
     def predict(self, exams: Exams | Exam) -> Predictions:
         """Predicts exams with every member.

@@ -15,12 +15,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32
 
-from mrknee.errors import ModelError, MrkneeError, PlatformError
+from mrknee.errors import ModelError, MrkneeError, PlatformError, SettingsError
 from mrknee.exams import SeriesList
 
 PRESENT = "present"
@@ -96,8 +96,16 @@ def open_runtime(
         limits: limits of time and memory per exam.
 
     Raises:
-        MrkneeError: the library is not installed, or can't compute the graph.
+        MrkneeError: there is no such runtime, the library is not installed, or it can't compute
+            the graph.
     """
+    if name not in get_args(RuntimeName):
+        raise SettingsError(
+            "there is no such runtime",
+            code="runtime",
+            expected=", ".join(get_args(RuntimeName)),
+            found=repr(name),
+        )
     library = name.removesuffix("-bf16")
     try:
         if library == "openvino":

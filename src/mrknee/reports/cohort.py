@@ -44,10 +44,10 @@ def _count(data: Path, split: str) -> SplitCounts:
     return SplitCounts(split, len(exams), positives)
 
 
-def open_if_there(folder: Path) -> Dataset | None:
-    """Returns the exams of a split, with any planes; None if only label files exist."""
+def open_if_there(folder: Path, axes: str | None = None) -> Dataset | None:
+    """Returns the exams of a split, with any series; None if only label files exist."""
     try:
-        return Dataset(folder, allow_missing_plane=True)
+        return Dataset(folder, allow_missing_plane=True, axes=axes)
     except (MrkneeError, OSError):
         return None
 

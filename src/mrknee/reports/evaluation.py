@@ -96,8 +96,8 @@ def evaluate(
     Args:
         predictions: predictions or their file. Several files, separated by commas, are scored as
             one model: for each finding, the mean over the files that contain it.
-        data: the data set or its folder. Its label files are needed; its exams are needed only for
-            a model's heat maps.
+        data: the data set or its folder. Its label files, of 0 and 1, are needed; its exams are
+            needed only for a model's heat maps.
         out: a folder to write `scorecard.json`, the page `report.html`, `model_card.md` and
             `data_card.md` to; None writes nothing. Sections of the cards that were written by
             hand are kept.
@@ -108,7 +108,7 @@ def evaluate(
         against: predictions of a second model, compared in the report.
         prevalences: finding -> additional prevalence, 0 to 1, for PPV, NPV and calibration.
         notes: notes for the readers of the scorecard.
-        axes: order of the axes in the files, as for `Dataset`; used only with a model.
+        axes: order of the axes in the files, as for `Dataset`; None: that of an opened data set.
 
     Returns:
         The scorecard, which can write its report: `card.report("report.html")`.
@@ -174,6 +174,8 @@ def gather(
     axes: str | None = None,
 ) -> Contents:
     """Computes the contents of the report; arguments and errors as of `evaluate`."""
+    if isinstance(data, Dataset) and axes is None:
+        axes = data.opened_with.get("axes")
     data, split = split_of(data, split)
     table = predictions
     if not isinstance(table, Predictions):
@@ -182,7 +184,7 @@ def gather(
     facts, failures = None, _failures(table, labels, {})
     odd: list[str] = []
     if model is None:
-        slices = _slices_if_readable(data / split)
+        slices = _slices_if_readable(data / split, axes)
     else:
         exams = _exams_for_model(data / split, axes)
         slices = count_slices(exams)
@@ -235,9 +237,9 @@ def _unmatched(findings: Sequence[str], data: Path, split: str) -> list[str]:
     ]
 
 
-def _slices_if_readable(folder: Path) -> Mapping[str, SliceCounts]:
+def _slices_if_readable(folder: Path, axes: str | None) -> Mapping[str, SliceCounts]:
     """Returns slice counts, or none if the exams can't be read: without a model they may be."""
-    exams = open_if_there(folder)
+    exams = open_if_there(folder, axes)
     try:
         return {} if exams is None else count_slices(exams)
     except (MrkneeError, OSError):
@@ -304,12 +306,16 @@ def _model_facts(
 
 
 def _parts_of_all(models: Sequence[Path]) -> Mapping[str, frozenset[str]] | None:
-    """Returns part of the training -> ids of its exams in any of the models; None if unknown."""
-    known = [
-        parts for model in models if (parts := RunFolder.containing(model).read_split()) is not None
-    ]
-    if not known:
-        return None
+    """Returns part of the training -> ids of its exams in any of the models.
+
+    None if that is not known of all models: exams of the others could be among those scored.
+    """
+    known = []
+    for model in models:
+        parts = RunFolder.containing(model).read_split()
+        if parts is None:
+            return None
+        known.append(parts)
     names = dict.fromkeys(part for parts in known for part in parts)
     nothing: frozenset[str] = frozenset()
     return {part: nothing.union(*(parts.get(part, ()) for parts in known)) for part in names}

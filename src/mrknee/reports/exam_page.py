@@ -368,7 +368,7 @@ def _adds_up(explanation: Explanation, row: int) -> str:
 
 def _series_view(exam: Exam, explanation: Explanation, row: int, name: str) -> SeriesView:
     scores = explanation.slice_scores(name)[row]
-    raising, lowering = int(scores.argmax()), int(scores.argmin())
+    raising, lowering = (explanation.strongest(name, row, sign) for sign in (1, -1))
     both = bool(explanation.logits[row] < 0 and scores[lowering] < 0 and lowering != raising)
     shown = (raising, lowering) if both else (raising,)
     words = _sentences(explanation, row, name, both=both)
@@ -416,7 +416,7 @@ def _sentences(explanation: Explanation, row: int, name: str, *, both: bool) -> 
     finding = explanation.findings[row]
     digits = digits_of(explanation)
     scores = explanation.slice_scores(name)[row]
-    most, least = int(scores.argmax()), int(scores.argmin())
+    most, least = (explanation.strongest(name, row, sign) for sign in (1, -1))
     up, down = float(scores[most]), float(scores[least])
     if up > 0:
         foremost = explanation.most_raising(finding) == (name, most)

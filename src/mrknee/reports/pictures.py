@@ -187,9 +187,9 @@ def contact_sheet(exam: Exam, explanation: Explanation, finding: str) -> Sheet:
         scores = explanation.slice_scores(name)[row]
         pictures = _warm_tiles(exam, explanation, name, row, side)
         box = seen_box(explanation.seen(name))
-        frames = {int(scores.argmax()): MARK}
+        frames = {explanation.strongest(name, row, 1): MARK}
         if explanation.logits[row] < 0:
-            frames = {int(scores.argmin()): MARK_LOW} | frames
+            frames = {explanation.strongest(name, row, -1): MARK_LOW} | frames
         captions = [(float(score), signed(score, digits)) for score in scores]
         parts.append(_series_title(name, scores, digits + 1))
         parts.append(_tiles(pictures, captions, longest, box, columns, side, frames))

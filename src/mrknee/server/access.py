@@ -1,7 +1,7 @@
 """Access by a token: in a header for programs, as a link and then a cookie for browsers.
 
-Without a token, everyone who reaches the service can use it. The files of the page and `/health`
-need no token: they contain nothing about exams.
+Without a token, everyone who reaches the service can use it. The files of the page, `/health` and
+`/ready` need no token: they contain nothing about exams.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Access:
         Raises:
             RefusalError: the path needs the token, and neither header nor cookie contains it.
         """
-        if address in ("/", "/health") or address.startswith("/page/"):
+        if address in ("/", "/health", "/ready") or address.startswith("/page/"):
             return
         scheme, _, given = headers.get("authorization", "").partition(" ")
         cookie = cookie_parser(headers.get("cookie", "")).get(self._cookie_name, "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -184,6 +184,11 @@ class _ExamHandler:
         )
         try:
             answered = await self._answer(request, work, record)
+        except asyncio.CancelledError:  # second signal
+            record.status, record.fault = 503, "the service is shutting down"
+            if self._audit_log is not None:
+                self._audit_log.write(record)  # not in a thread: this task awaits nothing any more
+            raise
         except Exception as error:
             refusal = as_refusal(error)
             record.status, record.fault = refusal.status, refusal.fault.what
@@ -199,7 +204,6 @@ class _ExamHandler:
     ) -> Answered[Answer]:
         content_type = check_head(request, self._arrivals.limits)
         self._queue.refuse_if_full()
-        allow = self._service.allow_missing_plane
         async with self._arrivals.body(request) as body:
 
             def process(abandoned: threading.Event) -> Answered[Answer]:
@@ -207,7 +211,7 @@ class _ExamHandler:
                     body,
                     content_type,
                     self._service.model.series,
-                    allow_missing_plane=allow,
+                    required=self._service.required_series,
                     axes=self._service.axes,
                 )
                 record.input = dict(received.digests)
@@ -224,7 +228,7 @@ class _ExamHandler:
 
 
 def _add_routes(app: FastAPI, service: Service, handler: _ExamHandler, metrics: Metrics) -> None:
-    form = _form_schema(service.model.series, required=not service.allow_missing_plane)
+    form = _form_schema(service.model.series, service.required_series)
 
     @app.post("/predict", responses=_FAULTS, openapi_extra=form)
     async def predict(request: Request) -> schemas.Prediction:
@@ -284,14 +288,14 @@ def _add_routes(app: FastAPI, service: Service, handler: _ExamHandler, metrics: 
         return page_file(request, name)
 
 
-def _form_schema(series: SeriesList, *, required: bool) -> dict[str, Any]:
+def _form_schema(series: SeriesList, required: Sequence[str]) -> dict[str, Any]:
     """Returns the OpenAPI schema of the upload form.
 
     FastAPI can't derive it: the routes parse the form themselves, to limit its size.
     """
     schema: dict[str, Any] = {"type": "object", "properties": dict.fromkeys(series.names, _STACK)}
     if required:
-        schema["required"] = list(series.names)
+        schema["required"] = list(required)
     content = {"multipart/form-data": {"schema": schema}}
     return {"requestBody": {"required": True, "content": content}}
 

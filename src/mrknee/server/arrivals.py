@@ -129,7 +129,9 @@ class Arrivals:
 
     def _abort_slowest(self, among: list[_Arrival], expected: str) -> None:
         now = asyncio.get_running_loop().time()
-        settled = [one for one in among if now - one.began >= SETTLED_SECONDS]
+        settled = [
+            one for one in among if now - one.began >= SETTLED_SECONDS and not one.limit.expired()
+        ]
         if not settled:
             raise busy("too many uploads are in progress", expected, RETRY_SECONDS)
         slowest = min(settled, key=lambda one: one.received / (now - one.began))

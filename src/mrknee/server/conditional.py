@@ -17,7 +17,7 @@ REVALIDATE = "private, no-cache"
 
 BINARY = "application/octet-stream"
 
-_PART_BYTES = 262_144  # sent at once; bounds the memory per slow client
+_PART_BYTES = 262_144  # sent at once, so that the connection's buffer doesn't hold all of a body
 
 
 def is_current(request: Request, etag: str) -> bool:

@@ -19,6 +19,7 @@ from typing import BinaryIO, TypeVar, cast
 
 from fastapi import Request
 from starlette.datastructures import FormData, UploadFile
+from starlette.requests import ClientDisconnect
 
 from mrknee.errors import DataError, MrkneeError, RequestError
 from mrknee.exams import Exam, ExamSide, Remark, SeriesList, read_exam, read_sides
@@ -30,6 +31,7 @@ from mrknee.server.exam_reader import ExamReader
 from mrknee.server.geometry import geometry_of, read_records
 from mrknee.server.read_exam import with_digests
 from mrknee.server.refusal import RefusalError, busy
+from mrknee.server.request_queue import RETRY_SECONDS
 from mrknee.server.service import Service
 from mrknee.server.uploads import (
     MAX_PIXELS,
@@ -90,6 +92,18 @@ class Uploaded:
     problems: list[FileProblem] = field(default_factory=list)
     left_out: int = 0
 
+    def add(self, name: str, exam: UploadedExam) -> None:
+        """Adds an exam, or a problem if the service doesn't keep as many bytes.
+
+        Args:
+            name: its name for the problem.
+            exam: the exam.
+        """
+        if self._bytes + exam.read.size > MAX_UPLOADED_BYTES:
+            self.add_problem(FileProblem(name, _too_many()))
+        else:
+            self.exams.append(exam)
+
     def add_problem(self, problem: FileProblem) -> None:
         """Adds a problem, up to `MAX_PROBLEMS`."""
         if len(self.problems) < MAX_PROBLEMS:
@@ -100,12 +114,18 @@ class Uploaded:
     @property
     def full(self) -> bool:
         """Whether no further exam is read."""
-        total = sum(one.read.size for one in self.exams)
-        return len(self.exams) >= MAX_UPLOADS or total >= MAX_UPLOADED_BYTES
+        return len(self.exams) >= MAX_UPLOADS or self._bytes >= MAX_UPLOADED_BYTES
+
+    @property
+    def _bytes(self) -> int:
+        return sum(one.read.size for one in self.exams)
 
 
 class ExamUploads:
     """Receives uploads, and keeps the exams of the work list that were uploaded.
+
+    At most `ServiceLimits.max_waiting` uploads that have been received wait or are read; one is
+    read at a time.
 
     Args:
         service: the model, and how files are read.
@@ -120,8 +140,8 @@ class ExamUploads:
         self._service, self._work_list, self._reader = service, work_list, reader
         self._arrivals = arrivals
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="uploads")
-        self._importing = asyncio.Lock()
-        self._imports = 0
+        self._reading, self._importing = asyncio.Lock(), asyncio.Lock()
+        self._received = self._imports = 0
 
     async def receive(self, request: Request) -> tuple[list[Entry], Uploaded]:
         """Receives an upload and adds its exams to the work list.
@@ -134,14 +154,31 @@ class ExamUploads:
             ClientDisconnect: the client disconnected.
         """
         content_type = check_head(request, self._arrivals.limits)
+        self._refuse_if_full()
         async with self._arrivals.body(request) as body:
-            with TemporaryDirectory(prefix="mrknee-") as folder:
-                uploaded = await self._read(body, content_type, Path(folder))
+            with self._place(), TemporaryDirectory(prefix="mrknee-") as folder:
+                uploaded = await self._read(request, body, content_type, Path(folder))
         if not uploaded.exams:
             raise _nothing_usable(uploaded)
         entries = [self._work_list.add_upload(one) for one in uploaded.exams]
         self._drop_oldest()
         return entries, uploaded
+
+    def _refuse_if_full(self) -> None:
+        places = self._arrivals.limits.max_waiting
+        if self._received >= places:
+            expected = f"at most {places} uploads waiting or being read"
+            raise busy("too many uploads are waiting", expected, RETRY_SECONDS)
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """Counts an upload that has been received completely, until it has been read."""
+        self._refuse_if_full()
+        self._received += 1
+        try:
+            yield
+        finally:
+            self._received -= 1
 
     def _drop_oldest(self) -> None:
         kept = [one for one in self._work_list.entries.values() if one.uploaded is not None]
@@ -151,9 +188,13 @@ class ExamUploads:
             self._work_list.remove(oldest.key)
             self._reader.forget(oldest)
 
-    async def _read(self, body: BinaryIO, content_type: str, folder: Path) -> Uploaded:
-        unpack = partial(self._read_form, body, content_type, folder / "archive.zip")
-        uploaded = await self._in_thread(unpack)
+    async def _read(
+        self, request: Request, body: BinaryIO, content_type: str, folder: Path
+    ) -> Uploaded:
+        async with self._reading:
+            await _refuse_abandoned(request)
+            unpack = partial(self._read_form, body, content_type, folder / "archive.zip")
+            uploaded = await self._in_thread(unpack)
         if uploaded is not None:
             return uploaded
         if self._imports >= MAX_IMPORTS:
@@ -162,6 +203,7 @@ class ExamUploads:
         self._imports += 1
         try:
             async with self._importing:
+                await _refuse_abandoned(request)
                 series, out = self._service.model.series, folder / "exams"
                 left = bool(self._service.model.provenance.get("canonical_sides"))
                 await import_archive(
@@ -180,7 +222,7 @@ class ExamUploads:
         with parsed_form(body, content_type, len(series) + 1) as form:
             file = _archive_of(form)
             if file is None:
-                files = files_of(form, series, allow_missing_plane=service.allow_missing_plane)
+                files = files_of(form, series, service.required_series)
                 read = with_digests(read_files(files, series, service.axes).exam)
                 # not named after its files: their names may contain a patient's name
                 named = replace(read.exam, id=f"{read.exam.id}-{read.digest[:4]}")
@@ -232,10 +274,10 @@ class ExamUploads:
                 continue
             try:
                 refuse_id(exam_id)
-                _refuse_members(archive, members, series, lenient=service.allow_missing_plane)
+                _refuse_members(archive, members, service.required_series)
                 with _opened(archive, members) as files:
                     exam = read_files(files, series, service.axes, exam_id).exam
-                uploaded.exams.append(UploadedExam(with_digests(exam)))
+                uploaded.add(shown, UploadedExam(with_digests(exam)))
             except RefusalError as refusal:
                 uploaded.add_problem(FileProblem(shown, refusal.fault, refusal.field))
             except MrkneeError as fault:
@@ -244,6 +286,12 @@ class ExamUploads:
                 broken = DataError("a member of the zip is damaged", code="archive")
                 uploaded.add_problem(FileProblem(shown, broken))
         return uploaded
+
+
+async def _refuse_abandoned(request: Request) -> None:
+    """Raises ClientDisconnect if the client of a received upload has disconnected."""
+    if await request.is_disconnected():
+        raise ClientDisconnect
 
 
 def read_imported(out: Path, series: SeriesList) -> Uploaded:
@@ -269,7 +317,7 @@ def read_imported(out: Path, series: SeriesList) -> Uploaded:
             shapes = {name: shape_of(stack) for name, stack in exam.stacks.items()}
             side = sides.get(exam_id, ExamSide(record["side"], mirrored=False))
             geometry = geometry_of(record, series, shapes)
-            uploaded.exams.append(UploadedExam(with_digests(exam), side, geometry))
+            uploaded.add(f"study {exam_id}", UploadedExam(with_digests(exam), side, geometry))
     return uploaded
 
 
@@ -302,15 +350,14 @@ def _archive_of(form: FormData) -> BinaryIO | None:
 
 
 def _refuse_members(
-    archive: ZipArchive, members: Mapping[str, str], series: SeriesList, *, lenient: bool
+    archive: ZipArchive, members: Mapping[str, str], required: Sequence[str]
 ) -> None:
     """Refuses an exam that lacks series, or whose files are too large to be unpacked."""
-    missing = [name for name in series.names if name not in members]
-    if missing and not lenient:
+    if not set(required) <= set(members):
         raise DataError(
             "the exam lacks a series",
             code="missing-plane",
-            expected="the folders " + ", ".join(series.names),
+            expected="the folders " + ", ".join(required),
             found=", ".join(members),
             advice="start the service with --allow-missing-plane",
         )

@@ -106,14 +106,16 @@ class Middleware:
         address = scope["state"]["address"]
         try:
             self._check(scope, headers)
+            if self._root_path and scope["path"] == self._root_path:
+                # links in pages are relative to the path with its slash
+                query = scope["query_string"].decode("latin-1")
+                return RedirectResponse(self._root_path + "/" + ("?" + query if query else ""))
             if self._access is not None:
                 if signed_in := self._access.sign_in(address, scope["query_string"]):
                     return signed_in
                 self._access.check(address, headers)
         except RefusalError as error:
             return error_response(error, address, scope["state"]["request_id"])
-        if self._root_path and scope["path"] == self._root_path:
-            return RedirectResponse(self._root_path + "/")  # links in pages are relative to it
         return None
 
     def _check(self, scope: Scope, headers: Headers) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float32
 from starlette.requests import ClientDisconnect
 
-from mrknee.errors import DataError, MrkneeError, RequestError
+from mrknee.errors import MrkneeError, RequestError
 from mrknee.inference.ablation import Ablation
 from mrknee.server import schemas
 from mrknee.server.api_schemas import ExamExplained, SeriesMap, WhatIf, WhatIfResult
@@ -28,7 +28,7 @@ from mrknee.server.lru import LeastRecentlyUsed
 from mrknee.server.read_exam import ReadExam
 from mrknee.server.refusal import RefusalError, as_refusal, print_error
 from mrknee.server.request_queue import RequestQueue, retrieve
-from mrknee.server.service import Service
+from mrknee.server.service import Service, refusal_of
 from mrknee.server.uploads import Received
 from mrknee.server.worklist import Entry, WorkList
 from mrknee.transforms.settings import PreparationSettings
@@ -207,10 +207,8 @@ class Results:
             try:
                 ablation = known or model.ablation(read.exam)
                 found = ablation.without(asked.without_series, slices)
-            except DataError as fault:
-                raise RefusalError(422, fault) from None
             except MrkneeError as fault:
-                raise RefusalError(500, fault) from fault
+                raise refusal_of(fault) from fault
             return ablation, WhatIfResult(
                 logits=dict(zip(model.findings, found.logits.tolist(), strict=True)),
                 probabilities=dict(zip(model.findings, found.probabilities.tolist(), strict=True)),

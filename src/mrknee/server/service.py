@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from mrknee import __version__
-from mrknee.errors import MrkneeError
+from mrknee.errors import DataError, MrkneeError
 from mrknee.exams import Exam
 from mrknee.exams.axes import Axes
 from mrknee.exams.remark import Remark
@@ -49,6 +49,10 @@ LIMITS = Limits(seconds=120, memory=4 * 2**30)
 and less than 1 GB, the largest accepted exam (`MAX_PIXELS`) twice that."""
 
 
+UNEXPLAINABLE = ("no-explanation", "ensemble")
+"""Codes of errors of models that predict, but whose logits can't be decomposed."""
+
+
 class Service:
     """A model and the responses computed with it.
 
@@ -80,6 +84,11 @@ class Service:
         self.operating_points = model.decisions.operating_points
 
     @property
+    def required_series(self) -> tuple[str, ...]:
+        """The series without which an exam is refused."""
+        return () if self.allow_missing_plane else self.model.trained.names
+
+    @property
     def calibrated(self) -> bool:
         """Whether the probabilities of all findings are calibrated."""
         return not self.uncalibrated
@@ -99,7 +108,7 @@ class Service:
         try:
             table = self.model.predict([exam])
         except MrkneeError as fault:
-            raise RefusalError(500, fault) from fault  # a fault of the model, not of the upload
+            raise refusal_of(fault) from fault
         remarks = table.remarks.get(exam.id, ())
         found = dict(zip(table.findings, table.probabilities[0].tolist(), strict=True))
         findings = {}
@@ -188,7 +197,14 @@ class Service:
         try:
             return self.model.explain(exam)
         except MrkneeError as fault:
-            raise RefusalError(500, fault) from fault  # a fault of the model, not of the upload
+            raise refusal_of(fault) from fault
+
+
+def refusal_of(fault: MrkneeError) -> RefusalError:
+    """Converts an error of the model: of its input, of what it can't do, or of the model itself."""
+    if isinstance(fault, DataError):
+        return RefusalError(422, fault)
+    return RefusalError(409 if fault.code in UNEXPLAINABLE else 500, fault)
 
 
 def _call(point: OperatingPoint, probability: float) -> schemas.Call:

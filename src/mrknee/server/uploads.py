@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -112,7 +112,7 @@ def read_body(
     content_type: str,
     series: SeriesList,
     *,
-    allow_missing_plane: bool,
+    required: Collection[str],
     axes: Axes | None = None,
 ) -> Received:
     """Parses a complete request body into an exam.
@@ -123,7 +123,7 @@ def read_body(
         body: a multipart form with one file per series, open at its beginning.
         content_type: the header `Content-Type`.
         series: series of the model, which name the fields of the form.
-        allow_missing_plane: whether series may be missing.
+        required: the series that may not be missing.
         axes: order of the axes in the files; None expects (slices, rows, cols) and refuses stacks
             that seem to be in another order.
 
@@ -132,7 +132,7 @@ def read_body(
             the exam is too large.
     """
     with parsed_form(body, content_type, len(series)) as form:
-        files = files_of(form, series, allow_missing_plane=allow_missing_plane)
+        files = files_of(form, series, required)
         return read_files(files, series, axes)
 
 
@@ -161,8 +161,12 @@ async def _parsed(body: BinaryIO, content_type: str, wanted: int) -> FormData:
         while part := body.read(_READ_BYTES):
             yield part
 
+    boundary = parse_options_header(content_type)[1][b"boundary"]
+    quoted = boundary.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+    kind = b'multipart/form-data; boundary="' + quoted + b'"'
     parser = MultiPartParser(
-        Headers({"content-type": content_type}),
+        # without the client's charset, by which starlette would decode names: they are UTF-8
+        Headers(raw=[(b"content-type", kind)]),
         parts(),
         max_files=wanted + _MORE_PARTS,
         max_fields=wanted + _MORE_PARTS,
@@ -198,14 +202,14 @@ def _unreadable(found: str) -> RefusalError:
 
 
 def files_of(
-    form: FormData, series: SeriesList, *, allow_missing_plane: bool
+    form: FormData, series: SeriesList, required: Collection[str]
 ) -> Mapping[str, BinaryIO]:
     """Returns the files of a form with one file per series: series -> file.
 
     Args:
         form: the form.
         series: series of the model, which name the fields.
-        allow_missing_plane: whether series may be missing.
+        required: the series that may not be missing.
 
     Raises:
         RefusalError: the form has other fields, or lacks a series.
@@ -227,14 +231,14 @@ def files_of(
             raise RefusalError(
                 422, RequestError(wrong, code="form", expected=expected, advice=ADVICE), field=name
             )
-    missing = [name for name in series.names if name not in files]
-    if missing and (not files or not allow_missing_plane):
+    missing = [name for name in required if name not in files] or ([] if files else series.names)
+    if missing:
         raise RefusalError(
             422,
             RequestError(
                 "the exam lacks a series",
                 code="missing-plane",
-                expected="the files " + ", ".join(series.names),
+                expected="the files " + ", ".join(required or series.names),
                 found=", ".join(files) or "no file",
                 advice=ADVICE + "; or start the service with --allow-missing-plane",
             ),

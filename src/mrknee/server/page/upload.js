@@ -30,7 +30,7 @@ export class UploadView {
     const { limits } = this.model;
     this.root.replaceChildren(element("div", { class: "upload" },
       element("h1", {}, "Upload"), this.zone, this.list, element("div", { class: "row" }, this.send), this.state, this.problem,
-      element("p", { class: "hint" }, `At most ${Math.round(limits.body_bytes / 1e6)} MB, ${limits.slices} slices per series. Uploaded exams stay in the service\u2019s memory, the oldest are removed first; nothing is written to a disk.`)));
+      element("p", { class: "hint" }, `At most ${Math.round(limits.body_bytes / 1e6)} MB, ${limits.slices} slices per series. Uploaded exams stay in the service\u2019s memory, the oldest are removed first; nothing remains on a disk.`)));
     if (this.page.dropped) {
       this.add(this.page.dropped);
       this.page.dropped = null;
