@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -106,6 +109,31 @@ def test_a_label_is_zero_one_or_nan() -> None:
     assert np.isnan(Exam("1", {Plane.AXIAL: STACK}, {"acl": float("nan")}).labels["acl"])
     with pytest.raises(MrkneeError, match="acl"):
         Exam("1", {Plane.AXIAL: STACK}, {"acl": 2.0})
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Types are not checked by the tests, as for users."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("label", ["1", None, [1]])
+def test_a_label_that_is_no_number_is_refused(label: Any) -> None:  # noqa: ANN401
+    """The error is that of other invalid labels."""
+    with pytest.raises(DataError) as error:
+        Exam("1", {Plane.AXIAL: STACK}, {"acl": label})
+    assert error.value.code == "label-value"
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_an_id_that_is_not_text_is_refused() -> None:
+    """Tables could not be written."""
+    with pytest.raises(DataError) as error:
+        Exam(7, {Plane.AXIAL: STACK})  # type: ignore[arg-type]
+    assert error.value.code == "exam-id"
 
 
 def test_an_error_can_be_pickled() -> None:

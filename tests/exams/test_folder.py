@@ -5,8 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mrknee.errors import MrkneeError
-from mrknee.exams import PLANES, Dataset, Plane, read_labels, write_labels, write_stack
+from mrknee.errors import DataError, MrkneeError
+from mrknee.exams import (
+    PLANES,
+    Dataset,
+    Plane,
+    open_dataset,
+    read_labels,
+    write_labels,
+    write_stack,
+)
 from tests.conftest import write_toy_dataset
 
 STACK = np.ones((2, 3, 4), dtype=np.uint8)
@@ -68,6 +76,14 @@ def test_findings_can_be_chosen(toy: Path) -> None:
     assert Dataset.of_split(toy, "train", findings=["acl"]).labels.shape == (12, 1)
     with pytest.raises(MrkneeError, match="cyst"):
         Dataset.of_split(toy, "train", findings=["cyst"])
+
+
+def test_findings_of_a_folder_without_labels_cant_be_chosen(toy: Path) -> None:
+    """A folder of series has no label files; the error names none."""
+    with pytest.raises(DataError) as error:
+        open_dataset(toy / "valid", findings=["acl"])
+    assert error.value.code == "no-labels"
+    assert "None" not in str(error.value)
 
 
 def test_a_folder_without_labels_is_read(toy: Path) -> None:

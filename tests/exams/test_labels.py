@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from mrknee import check_dataset
 from mrknee.errors import DataError
-from mrknee.exams import cut_labels, has_soft, open_dataset, read_labels, write_labels
+from mrknee.exams import cut_labels, has_soft, label_files, open_dataset, read_labels, write_labels
 
 SOFT = {"0000": 0.25, "0001": 1.0, "0002": 0.0, "0003": 0.5, "0004": 1 / 3, "0005": float("nan")}
 
@@ -49,6 +51,27 @@ def test_a_data_set_accepts_soft_labels_only_if_allowed(toy: Path) -> None:
     assert "soft_labels" in (error.value.advice or "")
     data = open_dataset(toy, split="train", soft_labels=True)
     assert data[0].labels["acl"] == data.labels[0, 1] == 0.7
+
+
+def test_files_of_a_split_with_a_longer_name_are_not_read(toy: Path) -> None:
+    """`valid-external-acl.csv` belongs to `valid-external`, if there is such a folder."""
+    shutil.copytree(toy / "valid", toy / "valid-external")
+    for file in toy.glob("valid-*.csv"):
+        shutil.copy(file, toy / file.name.replace("valid-", "valid-external-"))
+    for split in ("valid", "valid-external"):
+        assert list(open_dataset(toy, split).findings or ()) == ["abnormal", "acl", "meniscus"]
+    shutil.rmtree(toy / "valid-external")
+    assert "external-acl" in label_files(toy / "valid")
+
+
+def test_the_case_of_a_suffix_is_ignored(toy: Path) -> None:
+    """As that of stacks is; tables and stacks in a wrong place are reported in any case."""
+    (toy / "train-acl.csv").rename(toy / "train-acl.CSV")
+    assert "acl" in (open_dataset(toy, "train").findings or ())
+    (toy / "labels.CSV").write_text("")
+    shutil.copy(next((toy / "train").rglob("*.npy")), toy / "stray.NPY")
+    extra = {p.file for p in check_dataset(toy).problems if p.code == "extra-file"}
+    assert extra == {"labels.CSV", "stray.NPY"}
 
 
 def test_labels_are_cut_at_one_half() -> None:

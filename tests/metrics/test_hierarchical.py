@@ -148,6 +148,16 @@ def test_a_fold_with_few_exams_of_a_class_has_no_test(positive: int) -> None:
     assert mean_over_findings([one, other]).fewest == one.fewest
 
 
+def test_one_seed_has_the_reasons_of_several() -> None:
+    """Equal scores have no variation; with few exams of a class, the interval may be too narrow."""
+    constant = auc_over_seeds(seed_aucs(LABELS, np.full((1, len(LABELS)), 0.5)))
+    assert constant.reason == "exams and seeds show no variation"
+    few = np.repeat([1.0, 0.0], [3, 40])
+    found = auc_over_seeds(seed_aucs(few, scores(np.random.default_rng(0), 1, few)))
+    assert "fewer than" in (found.reason or "")
+    assert found.low < found.value < found.high
+
+
 def test_unknown_labels_have_no_influence() -> None:
     """Exams without a label have no effect."""
     rng = np.random.default_rng(5)

@@ -250,12 +250,13 @@ def _extra_files(
     for path in _visible(root):
         if path.name in DECLARATIONS:
             continue
-        if path.suffix == ".csv" and not any(path.name.startswith(f"{s}-") for s in listings):
+        suffix = path.suffix.lower()
+        if suffix == ".csv" and not any(path.name.startswith(f"{s}-") for s in listings):
             names = " or ".join(f"{split}-<finding>.csv" for split in listings)
             yield Problem(
                 "extra-file", f"the table has an unexpected name; expected {names}", path.name
             )
-        elif path.suffix == ".npy":
+        elif suffix == ".npy":
             yield Problem("extra-file", "a stack outside the folders of series", path.name)
     for split, listing in listings.items():
         folders = series_folders(root / split, series).values()

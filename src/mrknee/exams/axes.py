@@ -1,7 +1,7 @@
 """Detection of the order of a stack's axes; (slices, rows, cols) is expected.
 
 A `.npy` file doesn't name its axes, so the order is inferred from the shapes. The rules, which
-`docs/reference/checks.md` states for users too:
+`docs/reference/plausibility.md` states for users too:
 
 1. One stack: read as (slices, rows, cols), each slice would be at least `LONG` times longer than
    wide, while two axes, one of them the first, are within a factor of `SQUARE`. No knee is imaged

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -57,6 +58,10 @@ class Exam:
         series: SeriesList = MRNET_SERIES,
     ) -> None:
         """Validates all arguments and sorts the series into their declared order."""
+        if not isinstance(id, str):
+            raise DataError(
+                "an exam's id isn't text", code="exam-id", expected="text", found=repr(id)
+            )
         object.__setattr__(self, "id", id)
         object.__setattr__(self, "series", series)
         object.__setattr__(self, "stacks", MappingProxyType(_checked_stacks(id, stacks, series)))
@@ -226,7 +231,7 @@ def _checked_stacks(
 
 
 def _checked_labels(exam_id: str, given: Mapping[str, float]) -> dict[str, float]:
-    labels = {name.strip().lower(): label for name, label in given.items()}
+    labels = {str(name).strip().lower(): label for name, label in given.items()}
     if len(labels) < len(given):
         raise DataError(
             "a finding is named twice",
@@ -236,7 +241,11 @@ def _checked_labels(exam_id: str, given: Mapping[str, float]) -> dict[str, float
             found=", ".join(map(repr, given)),
         )
     for finding, label in labels.items():
-        if not (np.isnan(label) or 0 <= label <= 1):
+        try:
+            valid = math.isnan(label) or 0 <= label <= 1
+        except TypeError:  # such as text
+            valid = False
+        if not valid:
             raise DataError(
                 f"the label of {finding} can't be used",
                 code="label-value",

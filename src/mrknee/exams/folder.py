@@ -461,8 +461,10 @@ def _choose_findings(
             raise DataError(
                 f"there are no labels for {name!r}",
                 code="no-labels",
-                file=f"{labels_of}-{name}.csv",
-                expected="a label file for each requested finding",
+                file=None if labels_of is None else f"{labels_of}-{name}.csv",
+                expected="a label file for each requested finding"
+                if labels_of is not None
+                else "the split of a data set, whose folder has label files",
                 found=", ".join(in_order(found, declared)) if found else "no label file",
             )
     return names

@@ -19,7 +19,7 @@ from mrknee.errors import DataError
 from mrknee.exams.findings import Findings
 from mrknee.exams.ids import how_ids_differ
 from mrknee.exams.listing import same_text
-from mrknee.files import write_csv
+from mrknee.files import is_dir, list_folder, write_csv
 from mrknee.untrusted import read_text
 
 CUT = 0.5
@@ -32,7 +32,7 @@ def label_files(labels_of: str | Path) -> dict[str, Path]:
     """Lists the label files of a split: finding -> `<labels_of>-<finding>.csv`.
 
     Findings are named in lower case, whatever the case of the file name: `train-ACL.csv` belongs
-    to `acl`.
+    to `acl`. Files of a split with a longer name (`train-extra`) are left out.
 
     Args:
         labels_of: common prefix of the files, such as `DATA/train`.
@@ -43,7 +43,12 @@ def label_files(labels_of: str | Path) -> dict[str, Path]:
     labels_of = Path(labels_of)
     prefix = labels_of.name + "-"
     found: dict[str, Path] = {}
-    for file in sorted(labels_of.parent.glob("*.csv")):
+    beside = list_folder(labels_of.parent) if is_dir(labels_of.parent) else []
+    # `valid-external-acl.csv` belongs to a split `valid-external`, if there is one
+    longer = tuple(f"{one.name}-" for one in beside if one.name.startswith(prefix) and is_dir(one))
+    for file in sorted(beside):
+        if file.suffix.lower() != ".csv" or file.name.startswith(longer):
+            continue
         if file.name.startswith(prefix):
             name = file.stem.removeprefix(prefix).lower()
             if name in found:

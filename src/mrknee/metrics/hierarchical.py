@@ -292,21 +292,23 @@ def _estimate(
         return Estimate(value, nan, nan, nan, sd, nan, seeds, "none", reason)
     covariance = _covariance(influences, groups)
     fixed = float(covariance.mean())  # of the mean of these networks
+    own, shared = 0.0, fixed
+    if r > 1:
+        own = sd**2 / r
+        shared = max(0.0, float(covariance.sum() - np.trace(covariance)) / (r * (r - 1)))
+    if max(own + shared, fixed) < 1e-24:  # rounding noise of placements
+        p, why = (1.0, None) if abs(value) < 1e-12 else (nan, "exams and seeds show no variation")
+        return Estimate(value, value, value, nan if r == 1 else p, sd, 0.0, seeds, "none", why)
+    why = None
+    if few:
+        why = f"a class has fewer than {DELONG_MIN_CLASS} exams: the interval may be too narrow"
     if r == 1:
         half = Z_95 * math.sqrt(fixed)
         return Estimate(
-            value, value - half, value + half, nan, sd, math.sqrt(fixed), seeds, ONE_SEED
+            value, value - half, value + half, nan, sd, math.sqrt(fixed), seeds, ONE_SEED, why
         )
-    shared = max(0.0, float(covariance.sum() - np.trace(covariance)) / (r * (r - 1)))
-    own = sd**2 / r
-    if max(own + shared, fixed) < 1e-24:  # rounding noise of placements
-        p, why = (1.0, None) if abs(value) < 1e-12 else (nan, "exams and seeds show no variation")
-        return Estimate(value, value, value, p, sd, 0.0, seeds, "none", why)
     half = _half_width(0.05, own, shared, fixed, r)
-    p, why = _p(abs(value), own, shared, fixed, r), None
-    if few:
-        p = nan
-        why = f"a class has fewer than {DELONG_MIN_CLASS} exams: the interval may be too narrow"
+    p = nan if few else _p(abs(value), own, shared, fixed, r)
     return Estimate(
         value, value - half, value + half, p, sd, math.sqrt(shared), seeds, CROSSED, why
     )

@@ -310,7 +310,8 @@ def read_imported(out: Path, series: SeriesList) -> Uploaded:
             uploaded.add_problem(FileProblem(f"study {exam_id}", _too_many()))
         else:
             try:
-                exam = _imported_exam(out, exam_id, series, record["warnings"])
+                texts = [*record["warnings"], *record["incomplete"]]
+                exam = _imported_exam(out, exam_id, series, texts)
             except RefusalError as refusal:
                 uploaded.add_problem(FileProblem(f"study {exam_id}", refusal.fault))
                 continue
@@ -321,14 +322,14 @@ def read_imported(out: Path, series: SeriesList) -> Uploaded:
     return uploaded
 
 
-def _imported_exam(out: Path, exam_id: str, series: SeriesList, warnings: Sequence[str]) -> Exam:
+def _imported_exam(out: Path, exam_id: str, series: SeriesList, texts: Sequence[str]) -> Exam:
     files = {n: f for n in series.names if (f := out / n / f"{exam_id}.npy").is_file()}
     try:
         exam = read_exam(files, exam_id, series=series)
     except MrkneeError as fault:
         raise RefusalError(422, fault) from None
     refuse_large({name: shape_of(stack) for name, stack in exam.stacks.items()})
-    remarks = (*exam.remarks, *(Remark("import", None, text) for text in warnings))
+    remarks = (*exam.remarks, *(Remark("import", None, text) for text in texts))
     return Exam(exam_id, exam.stacks, remarks=remarks, series=series)
 
 

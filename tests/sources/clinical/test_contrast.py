@@ -6,11 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom.sequence import Sequence as Items
 
 from mrknee.exams import Plane
 from mrknee.sources.clinical.contrast import fat_saturation_of, stated_fat_saturation
+from mrknee.sources.clinical.header import read_header
+from mrknee.sources.clinical.locate import Location
+from mrknee.sources.clinical.protocol import candidates
+from mrknee.sources.clinical.series import sort_into_series
 from tests.sources.clinical import headers
-from tests.sources.clinical.hospital import Scan
+from tests.sources.clinical.hospital import Scan, enhanced, item, knee, write
 from tests.sources.clinical.test_protocol import candidate
 
 
@@ -115,6 +120,20 @@ def test_fat_saturation(
     found = candidate(tmp_path, Scan(Plane.SAGITTAL, 1, name, elements=elements))
     assert found.fat_saturated is saturated
     assert found.refusal is None
+
+
+@pytest.mark.parametrize(("ti_ms", "saturated"), [(160.0, True), (2500.0, False)])
+def test_stir_in_an_enhanced_file(tmp_path: Path, ti_ms: float, saturated: bool) -> None:
+    """Inversion and its time are in MRModifierSequence there."""
+    scan = Scan(Plane.SAGITTAL, 1, "Dummy", tr=4000.0)
+    dataset = enhanced(knee()[Plane.SAGITTAL], scan)
+    modifier = item(InversionRecovery="YES", InversionTimes=[ti_ms])
+    dataset.SharedFunctionalGroupsSequence[0].MRModifierSequence = Items([modifier])
+    path = write(dataset, tmp_path / "enhanced.dcm")
+    with path.open("rb") as file:
+        images = read_header(file, Location(path))
+    (found,) = candidates(sort_into_series(images))
+    assert found.fat_saturated is saturated
 
 
 def test_descriptions_of_the_study_do_not_apply_to_a_series(tmp_path: Path) -> None:

@@ -144,6 +144,25 @@ def test_both_knees_in_one_study_become_two_exams(tmp_path: Path) -> None:
         assert refused == ["the other knee"] * 3
 
 
+def test_a_series_of_the_other_knee_cant_be_requested(tmp_path: Path) -> None:
+    """`--choose` changes the exam of the knee that the series shows, and not the other one."""
+    series = {}
+    for side, code, x_mm in (("left", "L", 80.0), ("right", "R", -80.0)):
+        for scan in PROTOCOL:
+            number = scan.number + (10 if side == "left" else 0)
+            elements = {**scan.elements, "Laterality": code}
+            centre = (x_mm, *scan.centre[1:])
+            placed = replace(scan, number=number, elements=elements, centre=centre)
+            export_series(tmp_path / "in", placed)
+            series[side, scan.plane] = str(generate_uid(ROOT, [f"study {number}"]))
+    asked = series["left", Plane.SAGITTAL]
+    imported = import_exams(tmp_path / "in", tmp_path / "out", choose=[f"sagittal={asked}"])
+    by_side = {exam["side"]: exam["planes"]["sagittal"] for exam in imported.exams.values()}
+    assert by_side["left"]["chosen_by"] == "you"
+    assert by_side["right"]["chosen_by"] == "the rule"
+    assert by_side["left"]["series"] != by_side["right"]["series"]
+
+
 def test_a_batch_continues_after_a_refused_study(tmp_path: Path) -> None:
     """A brain, an incomplete study and a good one give one exam, two reasons and status 1."""
     brain = [replace(scan, elements={"BodyPartExamined": "BRAIN"}) for scan in PROTOCOL]

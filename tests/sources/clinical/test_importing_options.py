@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydicom import dcmread
 from pydicom.uid import generate_uid
 
 from mrknee.cli import main
@@ -24,7 +25,15 @@ from mrknee.exams import (
     read_sides,
 )
 from mrknee.sources.clinical.importing import import_exams
-from tests.sources.clinical.hospital import PROTOCOL, ROOT, Scan, export_series, export_study, knee
+from tests.sources.clinical.hospital import (
+    PROTOCOL,
+    ROOT,
+    Scan,
+    export_series,
+    export_study,
+    knee,
+    screenshot,
+)
 
 
 def study_of(folder: Path, name: str, *, mirrored: bool = False, **changes: Any) -> None:  # noqa: ANN401
@@ -163,6 +172,28 @@ def test_scanners_are_numbered_groups(tmp_path: Path) -> None:
     assert of.keys() == set("abcd")
     assert of["a"] == of["b"] != of["c"] == of["d"]
     assert set(of.values()) == {"group 1", "group 2"}
+
+
+def test_a_refused_series_does_not_name_the_scanner(tmp_path: Path) -> None:
+    """A screenshot of a workstation is the first series of two studies of different scanners."""
+    for name in "ab":
+        study_of(tmp_path / "in" / name, name, DeviceSerialNumber=name)
+        path = screenshot(tmp_path / "in" / name, name)
+        shown = dcmread(path)
+        shown.SeriesNumber, shown.DeviceSerialNumber = 1, "workstation"
+        shown.save_as(path)
+    import_exams(tmp_path / "in", tmp_path / "out", scanner_groups=True)
+    groups = read_groups(tmp_path / "out")
+    assert groups is not None
+    assert len(set(groups.values())) == 2
+
+
+def test_one_known_scanner_among_unknown_ones_is_a_group(tmp_path: Path) -> None:
+    """Exams without a group are independent of it, so the table says more than none would."""
+    for name, serial in (("a", "S1"), ("b", "S1"), ("c", "")):
+        study_of(tmp_path / "in", name, DeviceSerialNumber=serial)
+    import_exams(tmp_path / "in", tmp_path / "out", scanner_groups=True)
+    assert sorted((read_groups(tmp_path / "out") or {}).values()) == ["group 1"] * 2
 
 
 def test_exams_of_one_scanner_are_no_groups(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ import numpy as np
 import pytest
 
 from mrknee.exams import PLANES, Plane
-from mrknee.sources.clinical.importing import import_exams
+from mrknee.sources.clinical.importing import import_exams, in_id_order
 from mrknee.sources.clinical.locate import Location
 from mrknee.sources.clinical.nifti_names import nifti_studies
+from mrknee.sources.clinical.scanning import scan_source
 from mrknee.sources.clinical.study import Study
 from tests.sources.clinical.hospital import Scan, knee
 from tests.sources.clinical.test_nifti import write_nifti
@@ -41,7 +43,7 @@ def volume(
 def studies(folder: Path) -> list[Study]:
     """Every study of a folder."""
     found, nameless = nifti_studies(Location(path) for path in sorted(folder.rglob("*.nii*")))
-    assert nameless == 0
+    assert nameless == []
     return found
 
 
@@ -207,9 +209,50 @@ def test_sidecars_in_a_zip_and_broken_ones(tmp_path: Path) -> None:
         archive.write(path.with_name("knee_x_2020_4.json"), "a/b.json")
     ((study,), _) = nifti_studies([Location(tmp_path / "in.zip", "a/b.nii.gz")])
     assert study.candidates[0].series.first.te_ms == 80.0
+    with zipfile.ZipFile(tmp_path / "outer.zip", "w") as archive:
+        archive.write(tmp_path / "in.zip", "sent/in.zip")
+    inside = Location(tmp_path / "outer.zip", "sent/in.zip", "a/b.nii.gz")
+    ((study,), _) = nifti_studies([inside])
+    assert study.candidates[0].series.first.te_ms == 80.0
     path.with_name("knee_x_2020_4.json").write_text("{broken")
     (study,) = studies(tmp_path)
     assert study.candidates[0].series.first.te_ms is None
+
+
+def test_ids_do_not_depend_on_the_place_of_the_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exams have the same ids from another folder, by a relative path, and from a zip."""
+    for number in range(5):
+        for plane in PLANES:
+            volume(tmp_path / "one" / "data" / f"P{number}", f"knee_{plane}", plane)
+    shutil.copytree(tmp_path / "one" / "data", tmp_path / "other" / "place")
+    shutil.make_archive(str(tmp_path / "zipped"), "zip", tmp_path / "one" / "data")
+    monkeypatch.chdir(tmp_path / "one")
+    orders = []
+    for source in (
+        tmp_path / "one" / "data",
+        tmp_path / "other" / "place",
+        Path("data"),
+        tmp_path / "zipped.zip",
+    ):
+        studies = in_id_order(scan_source(source, 1))
+        orders.append([one.candidates[0].series.first.location.name.parent.name for one in studies])
+    assert orders[0] == orders[1] == orders[2] == orders[3]
+    assert orders[0] != sorted(orders[0])
+
+
+def test_files_without_a_plane_are_listed_in_the_map(tmp_path: Path) -> None:
+    """Each is counted once, as left out, and named with the reason."""
+    for plane in PLANES:
+        volume(tmp_path / "in", f"knee_{plane}", plane)
+    volume(tmp_path / "in", "scan1", Plane.AXIAL)
+    found = import_exams(tmp_path / "in", tmp_path / "out", keep_map=tmp_path / "map.json")
+    (reason,) = found.unreadable
+    left = json.loads((tmp_path / "map.json").read_text())["left out"]
+    assert left == {str(tmp_path / "in" / "scan1.nii.gz"): reason}
+    counts = json.loads((tmp_path / "out" / "import.json").read_text())["files"]
+    assert (counts["nifti"], counts["unreadable"]) == (3, 1)
 
 
 def test_knees_of_both_sides_are_two_exams(tmp_path: Path) -> None:

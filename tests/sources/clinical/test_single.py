@@ -26,6 +26,19 @@ def test_the_exam_equals_an_imported_one(tmp_path: Path) -> None:
         assert np.array_equal(exam.stacks[plane], imported.stacks[plane])
 
 
+def test_what_is_incomplete_becomes_a_remark(tmp_path: Path) -> None:
+    """Unreadable files are remarked as `mrknee import` reports them."""
+    source = export_study(tmp_path / "study")
+    for file in sorted(source.rglob("*sagittal/*"))[:3]:
+        file.write_bytes(file.read_bytes()[:600])
+    texts = [remark.text for remark in Exam.from_dicom(source).remarks]
+    (record,) = import_exams(source, tmp_path / "out").exams.values()
+    assert record["incomplete"]
+    assert set(record["incomplete"]) < set(texts)
+    assert texts[-1].startswith("a DICOM file is truncated")
+    assert texts[-1].endswith("(files: 3)")
+
+
 def test_two_studies_are_not_one_exam(tmp_path: Path) -> None:
     """Two studies are an error that states their number."""
     export_study(tmp_path / "both" / "a", "study-a")

@@ -22,6 +22,7 @@ from mrknee.exams import (
     USUAL_SERIES,
     Dataset,
     ExamSide,
+    open_dataset,
     read_findings,
     read_groups,
     read_labels,
@@ -392,6 +393,23 @@ def test_parts_can_be_imported_one_after_the_other(tmp_path: Path) -> None:
     assert sides is not None
     assert len(sides) == 2
     assert read_groups(tmp_path / "out" / "data") == {studies[0].uid: "group 1"}
+
+
+def test_labels_are_kept_without_tables(tmp_path: Path) -> None:
+    """The same call without tables keeps the labels of the studies that are still imported."""
+    studies = [Study(name, one(), report=name) for name in "ab"]
+    source = write_competition(tmp_path / "in", studies)
+    table = tmp_path / "labels.csv"
+    lines = [f"{study.uid},0.25" for study in studies]
+    table.write_text("\n".join(["StudyInstanceUID,ACL", *lines]))
+    out = tmp_path / "out"
+    import_rsna(source, out, labels=[table], only="train", size=64, workers=1)
+    for file in (source / "train_series" / studies[0].uid).rglob("*.dcm"):
+        file.write_bytes(b"damaged")
+    again = import_rsna(source, out, only="train", size=64, workers=1)
+    assert (out / "data" / "train-acl.csv").read_text() == f"{studies[1].uid},0.25\n"
+    assert "labels of train: none" not in again.summary()
+    assert len(open_dataset(out / "data", "train", allow_missing_plane=True, soft_labels=True)) == 1
 
 
 def test_a_study_that_gets_experts_labels_cant_stay_in_train(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,18 @@ def test_an_invalid_table_is_refused(text: str, tmp_path: Path) -> None:
         read_train(write(tmp_path, text))
     assert caught.value.code == "table"
     assert caught.value.file == str(tmp_path / "table.csv")
+
+
+@pytest.mark.parametrize("read", [read_train, read_test, read_series_table, read_label_table])
+def test_a_table_without_a_header_is_not_quoted(
+    read: Callable[[Path], object], tmp_path: Path
+) -> None:
+    """Its first line may be a report, with a name."""
+    text = '1.2.3,"Maria Lopez, 54 y: rotura del LCA",1\n1.2.4,"normal",0\n'
+    with pytest.raises(DataError) as caught:
+        read(write(tmp_path, text))
+    assert "Lopez" not in str(caught.value)
+    assert "1.2.3" not in str(caught.value)
 
 
 def test_a_report_may_be_longer_than_csv_allows(tmp_path: Path) -> None:

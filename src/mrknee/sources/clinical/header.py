@@ -234,7 +234,7 @@ def read_header(file: io.BufferedIOBase, location: Location) -> list[Image]:
 def _images(dataset: FileDataset | QuickDataset, location: Location) -> list[Image]:
     rows, cols = integer(dataset, "Rows") or 0, integer(dataset, "Columns") or 0
     kind = text(dataset, "SOPClassUID") or text(dataset.file_meta, "MediaStorageSOPClassUID")
-    if (not kind or kind in MR_IMAGES) and not (rows and cols):
+    if any(uid.startswith(kind) for uid in MR_IMAGES) and not (rows and cols):
         raise DataError(
             "a DICOM file is truncated in its header",
             code="dicom",
@@ -325,14 +325,17 @@ def _image(
         coil=text(dataset, "ReceiveCoilName"),
         body_part=text(dataset, "BodyPartExamined"),
         lateralities=_lateralities(dataset, anatomy, region),
-        technique=texts(dataset, "ScanningSequence") or texts(dataset, "EchoPulseSequence"),
+        technique=texts(dataset, "ScanningSequence")
+        or (
+            *texts(dataset, "EchoPulseSequence"),
+            *(["IR"] if text(modifier, "InversionRecovery") == "YES" else []),
+        ),
         options=texts(dataset, "ScanOptions")
         + texts(modifier, "SpectrallySelectedSuppression")
-        + tuple(f"{value} EXCITED" for value in texts(modifier, "SpectrallySelectedExcitation"))
-        + (("IR",) if text(modifier, "InversionRecovery") == "YES" else ()),
+        + tuple(f"{value} EXCITED" for value in texts(modifier, "SpectrallySelectedExcitation")),
         te_ms=number(echo, "EffectiveEchoTime") or number(dataset, "EchoTime"),
         tr_ms=number(timing, "RepetitionTime"),
-        ti_ms=number(dataset, "InversionTime"),
+        ti_ms=number(modifier, "InversionTimes") or number(dataset, "InversionTime"),
         position=numbers(group("PlanePositionSequence"), "ImagePositionPatient"),
         orientation=numbers(group("PlaneOrientationSequence"), "ImageOrientationPatient"),
         pixel_mm=numbers(group("PixelMeasuresSequence"), "PixelSpacing"),

@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
 from mrknee import __version__
@@ -197,7 +197,7 @@ def _import(
             study,
             options,
             source_digest,
-            _count_left_out(scan, study),
+            count_left_out(scan, study),
         )
         for exam_id, study in ids.items()
     ]
@@ -233,7 +233,8 @@ def _import(
     if options.scanner_groups:
         scanners = {i: scanner_of(study) for i, study in ids.items() if exams[i]["imported"]}
         groups = numbered_groups(scanners)
-        if len(set(groups.values())) > 1:
+        one_scanner = len(set(groups.values())) == 1 and len(groups) == len(scanners)
+        if groups and not one_scanner:
             write_groups(out, groups)
     write_record(
         out / RECORD,
@@ -297,7 +298,8 @@ def sides_of(exams: Mapping[str, Mapping[str, Any]]) -> dict[str, ExamSide]:
 
 def scanner_of(study: Study) -> tuple[str, ...] | None:
     """Returns what distinguishes a study's scanner; None if its headers state too little."""
-    first = study.candidates[0].series.first
+    # a refused one may come from elsewhere, such as a screenshot of a workstation
+    first = min(study.candidates, key=lambda one: one.refusal is not None).series.first
     manufacturer, model, serial, field, frequency = first.scanner
     if serial:
         return manufacturer, model, serial
@@ -318,11 +320,13 @@ def in_id_order(
     scan: Scan, *, any_body_part: bool = False, sides: Sides = "as-imaged"
 ) -> list[Study]:
     """Groups the images of a scan into studies, in the order of their hashed keys."""
-    volumes, nameless = nifti_studies(scan.volumes, any_body_part=any_body_part)
-    for _ in range(nameless):
-        scan.leave_out(PurePosixPath(), "the name of a NIfTI file states no plane")
-    first_stated = sides == "left"
-    studies = studies_of(scan.images, any_body_part=any_body_part, first_stated=first_stated)
+    volumes, nameless = nifti_studies(scan.volumes, scan.source, any_body_part=any_body_part)
+    for location in nameless:
+        scan.counts["nifti"] -= 1
+        scan.leave_out(location.name, "the name of a NIfTI file states no plane")
+    studies = studies_of(
+        scan.images, scan.source, any_body_part=any_body_part, first_stated=sides == "left"
+    )
     studies += volumes
     return sorted(
         studies,
@@ -399,7 +403,8 @@ def open_output(out: Path, source_digest: str) -> tuple[dict[str, Any], bool]:
     return records, before.get("finished") is True
 
 
-def _count_left_out(scan: Scan, study: Study) -> int:
+def count_left_out(scan: Scan, study: Study) -> int:
+    """Counts the files left out in the folders of a study's images."""
     images = [image for one in study.candidates for image in one.series.images]
     return scan.left_out_near(images)
 
@@ -483,7 +488,7 @@ def _refuse_other_file(keep_map: Path) -> None:
 def _write_map(file: Path, ids: Mapping[str, Study], scan: Scan) -> None:
     """Writes the identifiers per exam id and the files left out, readable by the owner only."""
     content = {exam_id: _identifiers(study) for exam_id, study in ids.items()}
-    content["left out"] = {str(name): reason for name, reason in scan.left_out if name.name}
+    content["left out"] = {str(name): reason for name, reason in scan.left_out}
     with atomic_write(file) as temporary:
         opener = partial(os.open, mode=0o600)
         with open(  # owner-only mode; file names that aren't UTF-8 are kept as JSON escapes

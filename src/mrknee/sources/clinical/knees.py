@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 from statistics import median
 
 from mrknee.exams import PLANES, Plane
@@ -49,7 +50,11 @@ Person = tuple[str, str, str, str]
 
 
 def studies_of(
-    images: Iterable[Image], *, any_body_part: bool = False, first_stated: bool = False
+    images: Iterable[Image],
+    root: Path = Path("/"),
+    *,
+    any_body_part: bool = False,
+    first_stated: bool = False,
 ) -> list[Study]:
     """Groups DICOM images into studies of one knee each.
 
@@ -57,6 +62,7 @@ def studies_of(
 
     Args:
         images: headers of all images.
+        root: the source, to which the paths of images without an identifier are relative.
         any_body_part: ignore BodyPartExamined.
         first_stated: of several sources of a knee's side that disagree, use the first of header,
             descriptions and position; otherwise the side is unknown.
@@ -64,7 +70,7 @@ def studies_of(
     by_study: dict[str, list[Image]] = {}
     for image in images:
         # without an identifier, the images of one folder belong together
-        key = image.study or f"folder {image.location.name.parent}"
+        key = image.study or f"folder {image.location.below(root).parent}"
         by_study.setdefault(key, []).append(image)
     found: list[Study] = []
     for key, group in by_study.items():
@@ -243,7 +249,7 @@ def _by_frame(
         parts = [
             one
             if one.refusal is not None or evidence[one.name].frame == frame
-            else replace(one, refusal=ELSEWHERE)
+            else replace(one, refusal=ELSEWHERE, of_another=True)
             for one in found
         ]
         exams.append(
@@ -278,7 +284,7 @@ def _for_side(one: Candidate, of: Side | None, side: Side, evidence: _Evidence) 
         reason = "it isn't stated which of the two knees it shows"
         if len(evidence.own) == 2:
             reason = "its header and description name different knees"
-    return replace(one, refusal=reason)
+    return replace(one, refusal=reason, of_another=True)
 
 
 def _stated_or_nearest(one: _Evidence, row: Sequence[_Evidence]) -> Side | None:

@@ -55,6 +55,18 @@ class Location:
         outer = PurePosixPath(self.path.as_posix()) / (self.member or "").replace("\\", "/")
         return outer / (self.inner or "").replace("\\", "/")
 
+    def below(self, source: Path) -> PurePosixPath:
+        """Returns the path within a source, which doesn't depend on where the source lies.
+
+        Args:
+            source: a folder, an archive, or a file in the folder of which files were searched.
+        """
+        name, root = self.name, PurePosixPath(source.as_posix())
+        for parent in (root, root.parent):
+            if name != parent and name.is_relative_to(parent):
+                return name.relative_to(parent)
+        return name
+
 
 @dataclass(frozen=True)
 class Found:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mrknee.errors import MrkneeError
@@ -93,16 +93,22 @@ class _NamedFile:
 
 
 def nifti_studies(
-    locations: Iterable[Location], *, any_body_part: bool = False
-) -> tuple[list[Study], int]:
-    """Groups NIfTI files into studies; also returns the number of files without a plane's name."""
+    locations: Iterable[Location], root: Path = Path("/"), *, any_body_part: bool = False
+) -> tuple[list[Study], list[Location]]:
+    """Groups NIfTI files into studies; also returns the files whose names state no plane.
+
+    Args:
+        locations: the files.
+        root: the source, to which the paths that distinguish exams are relative.
+        any_body_part: ignore the body part in sidecars.
+    """
     exams: dict[str, list[_NamedFile]] = {}
-    nameless = 0
+    nameless: list[Location] = []
     with Opener() as opener:
         for location in locations:
-            named = _parse_name(location, _sidecar(opener, location))
+            named = _parse_name(location, root, _sidecar(opener, location))
             if named is None:
-                nameless += 1
+                nameless.append(location)
             else:
                 exams.setdefault(named.exam, []).append(named)
     for key, group in exams.items():
@@ -162,9 +168,12 @@ def _sidecar(opener: Opener, location: Location) -> Mapping[str, Any]:
         sidecar = Location(location.path.with_name(f"{stem}.json"))
         if not sidecar.path.is_file():
             return {}
-    else:
+    elif location.inner is None:
         folder = location.member[: len(location.member) - len(name)]
         sidecar = Location(location.path, f"{folder}{stem}.json")
+    else:
+        folder = location.inner[: len(location.inner) - len(name)]
+        sidecar = Location(location.path, location.member, f"{folder}{stem}.json")
     try:
         with opener.open(sidecar) as file:
             content = parse_json(file.read(SIDECAR_BYTES), None, "JSON next to a NIfTI file")
@@ -173,7 +182,7 @@ def _sidecar(opener: Opener, location: Location) -> Mapping[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _parse_name(location: Location, sidecar: Mapping[str, Any]) -> _NamedFile | None:
+def _parse_name(location: Location, root: Path, sidecar: Mapping[str, Any]) -> _NamedFile | None:
     """Returns a file's properties by its name and sidecar; None if its plane is not stated."""
     name = location.name
     stem = normalised(name.name[: name.name.lower().rindex(".nii")])
@@ -201,8 +210,8 @@ def _parse_name(location: Location, sidecar: Mapping[str, Any]) -> _NamedFile | 
         and not (series is not None and word.isdigit() and int(word) == int(series))
     ]
     time = automatic["time"] if automatic else ""
-    folder = name.parent
-    by_folder = plane is not None and PLANES_NAMED.get(normalised(folder.name)) == plane
+    folder = location.below(root).parent
+    by_folder = plane is not None and PLANES_NAMED.get(normalised(name.parent.name)) == plane
     if by_folder and not set(words) & set(PLANES_NAMED):
         folder = folder.parent
     exam = "/".join([str(folder), " ".join([*subject, *own, *([time] if time else [])])])

@@ -48,6 +48,8 @@ class Candidate:
         fat_saturated: whether fat is suppressed; None if not stated anywhere.
         refusal: why the series can't be chosen, or None.
         many_echoes: whether it is one echo of a multi-echo sequence, as acquired for maps.
+        of_another: whether it belongs, or may belong, to another exam made of the same study, such
+            as the other knee; then it can't be requested for this one.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Candidate:
     fat_saturated: bool | None
     refusal: str | None
     many_echoes: bool = False
+    of_another: bool = False
 
 
 def candidates(stacks: Sequence[Series], *, any_body_part: bool = False) -> list[Candidate]:

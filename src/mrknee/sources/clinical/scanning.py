@@ -30,6 +30,7 @@ class Scan:
     """Result of scanning a source.
 
     Attributes:
+        source: the source as it was given.
         images: headers of all DICOM images.
         volumes: locations of all NIfTI files.
         counts: kind of file -> number of files.
@@ -39,6 +40,7 @@ class Scan:
         listed: images that DICOMDIRs list.
     """
 
+    source: Path = field(default_factory=Path)
     images: list[Image] = field(default_factory=list)
     volumes: list[Location] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
@@ -90,7 +92,7 @@ def scan_source(source: Path, processes: int) -> Scan:
         for part in map_tasks(_scan_files, chunks, processes if len(files) > MANY_FILES else 1):
             parts.append(part)
             progress.advance(sum(part.counts.values()) + len(part.others))
-    return _joined(found, parts)
+    return _joined(source, found, parts)
 
 
 def scan_folder(folder: Path) -> Scan:
@@ -100,16 +102,16 @@ def scan_folder(folder: Path) -> Scan:
         MrkneeError: the folder doesn't exist, or holds no image.
     """
     found = find_files(folder)
-    return _joined(found, [_scan_files(found.files)])
+    return _joined(folder, found, [_scan_files(found.files)])
 
 
-def _joined(found: Found, parts: Sequence[Scan]) -> Scan:
+def _joined(source: Path, found: Found, parts: Sequence[Scan]) -> Scan:
     """Joins the scans of a source's files.
 
     Raises:
         MrkneeError: the source holds no image.
     """
-    scan = Scan()
+    scan = Scan(source)
     for location, reason in found.broken:
         scan.leave_out(location.name, reason)
     for part in parts:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from mrknee.errors import DataError
 from mrknee.exams import MRNET_SERIES, Exam, Remark, SeriesList
+from mrknee.sources.clinical.completeness import missing_parts
 from mrknee.sources.clinical.framing import SIZE, Framing
-from mrknee.sources.clinical.importing import Sides, in_id_order
+from mrknee.sources.clinical.importing import Sides, count_left_out, in_id_order
 from mrknee.sources.clinical.scanning import scan_source
 from mrknee.sources.clinical.study import read_study
 
@@ -34,7 +35,8 @@ def read_exam_of(
         sides: "left" mirrors a right knee.
 
     Returns:
-        The exam. Warnings of `mrknee import` are in its remarks, with the code `import`.
+        The exam. Warnings of `mrknee import`, and what it reports as incomplete or unreadable, are
+        in its remarks, with the code `import`.
 
     Raises:
         MrkneeError: the source holds no image or more than one study (two knees are two studies),
@@ -72,5 +74,10 @@ def read_exam_of(
             found=outcome.record["reason"],
             advice="`mrknee import` lists every series with the reason",
         )
-    remarks = [Remark("import", None, text) for text in outcome.record["warnings"]]
+    lacks = missing_parts(
+        outcome.record, studies[0].candidates, count_left_out(scan, studies[0]), outcome.failed
+    )
+    unread = (f"{reason} (files: {count})" for reason, count in scan.reasons.items())
+    texts = (*outcome.record["warnings"], *lacks, *unread)
+    remarks = [Remark("import", None, text) for text in texts]
     return Exam(exam_id, outcome.stacks, remarks=remarks, series=series)

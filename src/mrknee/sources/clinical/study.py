@@ -154,7 +154,7 @@ class _StudyReader:
 
     def order_of_choice(self, choice: Choice) -> list[Declared]:
         """Sorts declared series for the choice: those with a series requested by the user first."""
-        present = {one.series.first.series for one in self.study.candidates}
+        present = {one.series.first.series for one in self.study.candidates if not one.of_another}
         return sorted(
             by_specificity(self.series),
             key=lambda one: not present & choice.get(one.name, frozenset()),
@@ -162,7 +162,11 @@ class _StudyReader:
 
     def read_series(self, declared: Declared, wanted: frozenset[str]) -> None:
         """Reads the best candidate for a declared series that can be read."""
-        asked = [one for one in self.study.candidates if one.series.first.series in wanted]
+        asked = [
+            one
+            for one in self.study.candidates
+            if one.series.first.series in wanted and not one.of_another
+        ]
         row = ranked(self.study.candidates, declared)
         if asked:
             row = [

@@ -23,6 +23,8 @@ from mrknee.errors import DataError, OutputError
 from mrknee.exams import (
     RSNA_2026_FINDINGS,
     USUAL_SERIES,
+    label_files,
+    read_labels,
     write_findings,
     write_groups,
     write_labels,
@@ -55,7 +57,7 @@ from mrknee.sources.rsna2026.tables import (
 from mrknee.workers import cores
 
 SIZE = 288
-"""Rows and columns of a slice; 224 to 288 are as good as more (docs/reference/rsna-import.md)."""
+"""Rows and columns of a slice."""
 CROP_MM = 140.0
 """Width of the window, mm: the knee without most of thigh and calf. Fields are 130 to 205 mm wide,
 so without a fixed width the scale would differ by a factor of 1.6."""
@@ -79,7 +81,8 @@ def import_rsna(
 
     The same call resumes an interrupted import. A study is read again only if its files or its
     lines in the tables changed; labels, groups and sides are written again each time, so that the
-    same call with other label tables is fast.
+    same call with other label tables is fast. Without label tables, those of an earlier call are
+    kept.
 
     Args:
         source: the data set's folder, with `train.csv`, `train_series.csv`, `train_series/`, and
@@ -136,8 +139,8 @@ def import_rsna(
         kept = {uid: exam for uid, exam in done.items() if _part(exam["split"]) not in parts}
         exams = {**kept, **{uid: records[uid] for uid in splits}}
         groups = _groups(exams, train)
-        means = average(tables)
-        _write_tables(out / DATA, exams, groups, train, means if tables else None)
+        means = average(tables) if tables else _earlier_labels(out / DATA)
+        _write_tables(out / DATA, exams, groups, train, means)
         write_record(out / RECORD, {**record_head(digest, finished=True), "exams": exams})
         shutil.rmtree(out / UNFINISHED, ignore_errors=True)
     experts = {uid for uid, split in splits.items() if split == "valid"}
@@ -223,7 +226,7 @@ def _write_tables(
     exams: Mapping[str, Record],
     groups: Mapping[str, str],
     train: Mapping[str, TrainStudy],
-    means: Mapping[str, Mapping[str, float]] | None,
+    means: Mapping[str, Mapping[str, float]],
 ) -> None:
     """Writes series, findings, sides, and, if they were imported, groups and labels."""
     write_series(data, USUAL_SERIES)
@@ -240,12 +243,18 @@ def _write_tables(
         experts = {uid: one.labels[name] for uid, one in train.items() if uid in imported["valid"]}
         if experts:
             write_labels(data, "valid", name, experts)
-        if means is not None:
-            soft = {uid: label for uid, label in means[name].items() if uid in imported["train"]}
-            if soft:
-                write_labels(data, "train", name, soft)
-            else:  # of an earlier import with other label tables
-                (data / f"train-{name}.csv").unlink(missing_ok=True)
+        soft = {uid: p for uid, p in means.get(name, {}).items() if uid in imported["train"]}
+        if soft:
+            write_labels(data, "train", name, soft)
+        else:  # of an earlier import
+            (data / f"train-{name}.csv").unlink(missing_ok=True)
+
+
+def _earlier_labels(data: Path) -> dict[str, dict[str, float]]:
+    """Returns finding -> study -> soft label of an earlier import; empty if there was none."""
+    return {
+        name: read_labels(file, soft=True) for name, file in label_files(data / "train").items()
+    }
 
 
 def _remarks(

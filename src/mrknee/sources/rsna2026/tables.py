@@ -15,7 +15,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -178,7 +178,7 @@ def read_label_table(file: Path) -> LabelTable:
     findings = _finding_columns(columns)
     if key is None or not findings:
         raise _unusable(
-            file, f"a column {STUDY} and columns of findings, such as ACL", ", ".join(columns)
+            file, f"a column {STUDY} and columns of findings, such as ACL", _recognised(columns)
         )
     unused = [column for column in columns if column not in (key, *findings.values())]
     _refuse_twins(file, unused, findings)
@@ -261,7 +261,7 @@ def _read(
         raise _unusable(
             file,
             f"the columns {', '.join(needed)}, each name once" if needed else "each column once",
-            ", ".join(columns) or "an empty file",
+            _recognised(columns),
         )
     rows = []
     for number, fields in lines[1:]:
@@ -269,6 +269,22 @@ def _read(
             raise _unusable(file, f"{len(columns)} fields", f"{len(fields)} in line {number}")
         rows.append((f"line {number}", dict(zip(columns, fields, strict=True))))
     return columns, rows
+
+
+def _recognised(columns: Sequence[str]) -> str:
+    """Returns the known columns of a table, and the number of others.
+
+    Others aren't named: without a header they are the first line's content, which may be a report.
+    """
+    known = [
+        name
+        for name in columns
+        if name in (STUDY, SERIES) or _letters(name) in STUDY_COLUMNS or _finding_columns([name])
+    ]
+    others = len(columns) - len(known)
+    if not known:
+        return f"none of these in the first line, which has {others} fields"
+    return ", ".join(known) + (f", and {others} others" if others else "")
 
 
 def _study(uid: str, known: Collection[str], file: Path, where: str) -> str:

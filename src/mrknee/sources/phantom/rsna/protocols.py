@@ -25,7 +25,7 @@ from mrknee.sources.phantom.scanner import (
 
 FULL_EDGE = 512
 """Median edge of an image in pixels."""
-FEWEST_SERIES, MOST_SERIES = 3, 14
+MOST_SERIES = 14
 FAT_SUPPRESSED = {"axial": 1.0, "sagittal": 0.942, "coronal": 0.964}
 """Share of the studies with a fat-suppressed series of a plane."""
 NOT_SUPPRESSED = {"axial": 0.194, "sagittal": 0.968, "coronal": 0.773}
