@@ -35,6 +35,7 @@ from reference_loop import FINDINGS, ReferenceExams, ReferenceLoop, ReferenceNet
 from scoring_speed import processor
 from torch import Tensor
 
+from mrknee.commands import COMMANDS
 from mrknee.exams import PLANES, Dataset
 from mrknee.export.onnx import Int8, export
 from mrknee.inference.model import Model, load_model
@@ -51,7 +52,6 @@ from mrknee.training.recipe import Recipe, load_recipe
 from mrknee.transforms.batches import Batch, frame_exam, join
 from mrknee.transforms.preparation import Preparation
 from mrknee.transforms.settings import AugmentationSettings
-from mrknee.verbs import VERBS
 
 HISTORY = 565
 """Number of exams over which the reference computes AUCs in a step: half of MRNet's training
@@ -424,7 +424,7 @@ class Bench:
         return Row(f"peak memory in MB, {what}", "MB", peaks, spread, 1)
 
     def start_up(self) -> Row:
-        """Measures the --help of verbs, and the prediction of one exam, from process start."""
+        """Measures the --help of commands, and the prediction of one exam, from process start."""
         mrknee = [sys.executable, "-m", "mrknee"]
         one = self.folder / "one"
         for plane in PLANES:
@@ -434,7 +434,7 @@ class Bench:
                 os.link(self.data / "valid" / plane / name, one / plane / name)
         bare = "python, doing nothing"
         commands = {bare: [sys.executable, "-c", "pass"], "--help": [*mrknee, "--help"]}
-        commands.update({f"{verb} --help": [*mrknee, verb, "--help"] for verb in VERBS})
+        commands.update({f"{command} --help": [*mrknee, command, "--help"] for command in COMMANDS})
         for kind in ("float32", "int8"):
             commands[f"predict {kind}.onnx, 1 exam"] = [
                 *mrknee, "predict", str(self.folder / f"{kind}.onnx"), str(one),

@@ -1,4 +1,4 @@
-"""Robustness of all verbs against tampered model descriptions and exported files.
+"""Robustness of all commands against tampered model descriptions and exported files.
 
     python benchmarks/tamper.py [--seconds 600] [--seed 0]
 
@@ -47,7 +47,7 @@ from tests.hostile.test_tampered import PROVENANCE, an_exam
 
 EXPORTED = 20
 """One in `EXPORTED` readable run folders is also exported, which takes as long as all other
-verbs."""
+commands."""
 
 Case = tuple[str, Callable[[], Path]]
 
@@ -109,7 +109,7 @@ def _try_verbs(cases: list[Case], data: Path, out: Path, until: float) -> int:
         try:
             with contextlib.redirect_stderr(quiet), contextlib.redirect_stdout(quiet):
                 found = run_verbs(write(), data, out, export_too=tried % EXPORTED == 0)
-            counts.update(f"{verb} {what}" for verb, what in found.items())
+            counts.update(f"{command} {what}" for command, what in found.items())
         except BaseException:
             faults += 1
             print(f"FAULT {name}\n{traceback.format_exc()}", flush=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mrknee.cli import VERBS, main
+from mrknee.cli import COMMANDS, main
 from mrknee.exams import PLANES
 from tests.conftest import write_toy_dataset
 from tests.inference.test_torch_model import make_model
@@ -57,14 +57,14 @@ HEAVY |= {"PIL", "fastapi", "pydicom", "nibabel", "rich", "pandas", "matplotlib"
 LOADED = """
 import json, sys
 import mrknee
-from mrknee.cli import VERBS, main
+from mrknee.cli import COMMANDS, main
 loaded = {"import": list(sys.modules)}
-for verb in ("", *(name for name in VERBS if name != "train"), "train"):
+for command in ("", *(name for name in COMMANDS if name != "train"), "train"):
     try:
-        main([verb, "--help"] if verb else ["--help"])
+        main([command, "--help"] if command else ["--help"])
     except SystemExit as end:
         assert end.code == 0
-    loaded[verb] = list(sys.modules)
+    loaded[command] = list(sys.modules)
 print(json.dumps(loaded))
 """
 
@@ -75,22 +75,22 @@ def test_help_imports_nothing_heavy() -> None:
         [sys.executable, "-c", LOADED], capture_output=True, text=True, check=True
     )
     loaded = json.loads(done.stdout.splitlines()[-1])
-    assert set(loaded) == {"import", "", *VERBS}
-    for verb, modules in loaded.items():
+    assert set(loaded) == {"import", "", *COMMANDS}
+    for command, modules in loaded.items():
         packages = {name.partition(".")[0] for name in modules}
-        assert not packages & HEAVY, verb
-        assert ("pydantic" in packages) == (verb == "train"), verb
-        assert "mrknee.exams" not in modules, verb
-    assert all(f"  {verb} " in done.stdout for verb in VERBS)
+        assert not packages & HEAVY, command
+        assert ("pydantic" in packages) == (command == "train"), command
+        assert "mrknee.exams" not in modules, command
+    assert all(f"  {command} " in done.stdout for command in COMMANDS)
 
 
-@pytest.mark.parametrize("verb", list(VERBS))
-def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """`mrknee VERB --help` prints the usage with exit status 0."""
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`mrknee COMMAND --help` prints the usage with exit status 0."""
     with pytest.raises(SystemExit) as end:
-        main([verb, "--help"])
+        main([command, "--help"])
     assert end.value.code == 0
-    assert "usage: mrknee " + verb in capsys.readouterr().out
+    assert "usage: mrknee " + command in capsys.readouterr().out
 
 
 def test_train_predict_evaluate_submit(
@@ -223,7 +223,7 @@ def test_error_is_one_message_without_a_traceback(
 def test_file_in_place_of_an_output_folder_is_named(
     model: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Every verb that would write below a file names that file in its error."""
+    """Every command that would write below a file names that file in its error."""
     data, run_folder = model
     table, file = tmp_path / "p.csv", tmp_path / "file"
     file.write_text("mine")
@@ -261,10 +261,10 @@ def test_error_in_a_worker_process_is_one_message(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("", "mrknee: a verb is required, such as check, train or predict"),
-        ("zzz", "mrknee: no such verb: zzz\n"),
-        ("trian DATA", "mrknee: no such verb: trian; did you mean train?"),
-        ("infer RUN DATA", "mrknee: no such verb: infer; did you mean predict?"),
+        ("", "mrknee: a command is required, such as check, train or predict"),
+        ("zzz", "mrknee: no such command: zzz\n"),
+        ("trian DATA", "mrknee: no such command: trian; did you mean train?"),
+        ("infer RUN DATA", "mrknee: no such command: infer; did you mean predict?"),
         ("--verson", "mrknee: no such option: --verson; did you mean --version?"),
         ("predict --fast", "mrknee predict: no such option: --fast\n"),
         ("predict RUN DATA --output x.csv", "no such option: --output; did you mean --out?"),
@@ -492,7 +492,7 @@ def test_explain_and_evaluate_report_implausible_exams(
 def test_stacks_with_another_order_of_axes_need_the_option(
     model: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Such stacks are refused by each verb; with --axes they give the same predictions."""
+    """Such stacks are refused by each command; with --axes they give the same predictions."""
     source, run_folder = model
     right, wrong = tmp_path / "right.csv", tmp_path / "wrong.csv"
     predict = ["predict", str(run_folder)]

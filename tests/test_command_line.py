@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 import pytest
 
 from mrknee.command_line import create_parser
+from mrknee.commands import COMMANDS
 from mrknee.errors import SettingsError
-from mrknee.verbs import VERBS
 
 
 def view(
@@ -98,8 +98,8 @@ def test_help_has_each_text_and_default(capsys: pytest.CaptureFixture[str]) -> N
         assert text in printed
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_has_a_parser(verb: str) -> None:
-    """Each parameter of a verb has a type that can be parsed, and a help text."""
-    parser = create_parser(verb, VERBS[verb])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_a_parser(command: str) -> None:
+    """Each parameter of a command has a type that can be parsed, and a help text."""
+    parser = create_parser(command, COMMANDS[command])
     assert all(action.help for action in parser._actions)

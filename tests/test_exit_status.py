@@ -45,7 +45,7 @@ def test_other_exceptions_are_raised() -> None:
 
 
 def test_warnings_of_mrknee_are_notes(capsys: pytest.CaptureFixture[str]) -> None:
-    """Each warning is one line while the verb runs; the exit status is that of the verb."""
+    """Each warning is one line while the command runs; the exit status is that of the command."""
 
     def work() -> int:
         with warnings.catch_warnings():
@@ -104,7 +104,7 @@ class Finalized:
 def test_a_signal_during_a_finalizer_is_not_lost(
     number: signal.Signals, status: int, ignored: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Python drops exceptions of finalizers; the verb ends all the same, with one line."""
+    """Python drops exceptions of finalizers; the command ends all the same, with one line."""
     hook = sys.unraisablehook
     if ignored:
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -93,7 +93,7 @@ REPLACING = {
 
 @pytest.mark.parametrize("words", REPLACING.values(), ids=REPLACING)
 @pytest.mark.parametrize("through", ["its name", "a link", "a hard link", "another path"])
-def test_no_verb_replaces_its_input(
+def test_no_command_replaces_its_input(
     words: list[str],
     through: str,
     inputs: Path,
@@ -102,7 +102,7 @@ def test_no_verb_replaces_its_input(
     capsys: pytest.CaptureFixture[str],
     request: pytest.FixtureRequest,
 ) -> None:
-    """By whatever name an input is given as output, the verb fails and nothing changes."""
+    """By whatever name an input is given as output, the command fails and nothing changes."""
     monkeypatch.chdir(inputs)
     before = files(inputs)
     place = (
@@ -140,10 +140,10 @@ NEXT_TO_OUTPUT = {
 }
 
 
-@pytest.mark.parametrize("verb", NEXT_TO_OUTPUT)
+@pytest.mark.parametrize("command", NEXT_TO_OUTPUT)
 @pytest.mark.parametrize("kind", ["link to what is read", "folder", "pipe"])
 def test_files_next_to_the_output_are_checked(
-    verb: str,
+    command: str,
     kind: str,
     inputs: Path,
     tmp_path: Path,
@@ -153,14 +153,14 @@ def test_files_next_to_the_output_are_checked(
     """The table of remarks and the images of a page are refused before any work."""
     monkeypatch.chdir(inputs)
     before = files(inputs)
-    file = tmp_path / ("contact-acl.png" if verb == "explain" else "p-remarks.csv")
+    file = tmp_path / ("contact-acl.png" if command == "explain" else "p-remarks.csv")
     if kind == "folder":
         file.mkdir()
     elif kind == "pipe":
         os.mkfifo(file)
     else:
         file.symlink_to(inputs / "model.onnx")
-    assert main([word.replace("OUT", str(tmp_path)) for word in NEXT_TO_OUTPUT[verb]]) == 1
+    assert main([word.replace("OUT", str(tmp_path)) for word in NEXT_TO_OUTPUT[command]]) == 1
     assert f"file: {file}\n" in capsys.readouterr().err
     assert files(inputs) == before
     assert list(tmp_path.iterdir()) == [file]
@@ -232,7 +232,7 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
 
 
 def command_lines(out: Path) -> dict[str, list[str]]:
-    """Returns the command line of each verb that writes, with missing inputs."""
+    """Returns the command line of each command that writes, with missing inputs."""
     to = str(out)
     return {
         "phantom": ["phantom", to, "--train", "1", "--valid", "1"],
@@ -252,13 +252,13 @@ def command_lines(out: Path) -> dict[str, list[str]]:
     }
 
 
-VERBS = list(command_lines(Path()))
+COMMANDS = list(command_lines(Path()))
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("below", ["out", "new/out"])
 def test_read_only_disk_is_reported_before_any_work(
-    verb: str,
+    command: str,
     below: str,
     read_only: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -269,9 +269,9 @@ def test_read_only_disk_is_reported_before_any_work(
     out = read_only / below
     monkeypatch.chdir(tmp_path)
     (tmp_path / "none").touch()
-    if verb == "submit":
+    if command == "submit":
         (tmp_path / "list").touch()
-    words = [word.replace(os.devnull, "list") for word in command_lines(out)[verb]]
+    words = [word.replace(os.devnull, "list") for word in command_lines(out)[command]]
     assert main(words) == 1
     printed = capsys.readouterr().err
     assert f"file: {out}\n" in printed
@@ -279,10 +279,10 @@ def test_read_only_disk_is_reported_before_any_work(
     assert "/." not in printed, "a hidden file's name"
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("kind", ["below a file", "pipe", "device", "link to nothing", "long"])
 def test_impossible_output_is_rejected_before_any_work(
-    verb: str,
+    command: str,
     kind: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -305,7 +305,7 @@ def test_impossible_output_is_rejected_before_any_work(
     else:
         out = tmp_path / ("a" * 3000)
     before = sorted(tmp_path.iterdir())
-    words = [word.replace(os.devnull, "list") for word in command_lines(Path("OUT"))[verb]]
+    words = [word.replace(os.devnull, "list") for word in command_lines(Path("OUT"))[command]]
     words = [str(out) if word == "OUT" else word for word in words]
     assert main(words) == 1
     printed = capsys.readouterr().err
@@ -315,20 +315,23 @@ def test_impossible_output_is_rejected_before_any_work(
 
 
 @pytest.mark.parametrize(
-    "verb", ["phantom", "import", "train", "evaluate", "compare", "demo", "protocol"]
+    "command", ["phantom", "import", "train", "evaluate", "compare", "demo", "protocol"]
 )
 def test_folder_with_an_owner_is_rejected(
-    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """For every verb that writes a folder, the message names folder and owning process."""
+    """For every command that writes a folder, the message names folder and owning process."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "none").touch()
     out = tmp_path / "out"
     with owned_folder(out):
-        assert main(command_lines(out)[verb]) == 1
+        assert main(command_lines(out)[command]) == 1
         assert [file.name for file in out.iterdir()] == [LOCK]
     printed = capsys.readouterr().err
-    assert printed.startswith(f"mrknee {verb}: another process is writing to this folder\n")
+    assert printed.startswith(f"mrknee {command}: another process is writing to this folder\n")
     assert f"file: {out}\n" in printed
     assert f"process {os.getpid()} on " in printed
 

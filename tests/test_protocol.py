@@ -190,8 +190,8 @@ class StandIn:
         self.stop = False
         self._stopped: set[Path] = set()
         patch.setattr(several_runs, "train", self.train)
-        for verb in ("evaluate", "compare"):
-            patch.setattr(protocol, verb, getattr(self, verb))
+        for command in ("evaluate", "compare"):
+            patch.setattr(protocol, command, getattr(self, command))
 
     def _write(self, file: Path, text: str) -> None:
         first, before = self.stop and file not in self._stopped, len(self._stopped) % 2 == 0

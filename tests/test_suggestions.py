@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from mrknee import suggestions
-from mrknee.cli import VERBS
+from mrknee.cli import COMMANDS
 from mrknee.settings import setting_schemas
 from mrknee.suggestions import OPTIONS, SETTINGS, suggest
 from mrknee.training.recipe import Recipe
@@ -46,6 +46,6 @@ def test_every_synonym_refers_to_an_existing_name() -> None:
     """Every synonym refers to a valid name, and none is itself a valid name."""
     assert set(SETTINGS.values()) <= set(KNOWN)
     assert not set(SETTINGS) & set(KNOWN)
-    assert set(suggestions.VERBS.values()) <= set(VERBS)
-    assert not set(suggestions.VERBS) & set(VERBS)
+    assert set(suggestions.COMMANDS.values()) <= set(COMMANDS)
+    assert not set(suggestions.COMMANDS) & set(COMMANDS)
     assert set(OPTIONS.values()) <= {"exam", "int8", "out", "runtime", "seed", "split", "threads"}

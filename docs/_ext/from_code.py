@@ -2,7 +2,7 @@
 
 Writes Markdown into `docs/_generated`, which pages include:
 
-    commands.md   the `--help` of every verb
+    commands.md   the `--help` of every command
     settings.md   every setting of the recipes, with the values of the recipes that ship
     schemas.md    JSON schemas of the pydantic models: the recipe, and what the service answers
 """
@@ -41,24 +41,26 @@ def run_mrknee(*words: str) -> str:
     return done.stdout
 
 
-def list_verbs(overview: str) -> list[str]:
-    """The verbs that `mrknee --help` lists, in its order."""
-    _, found, listed = overview.partition("verbs (")
-    verbs = re.findall(r"^ {2,4}([a-z][a-z-]*) {2,}\S", listed, re.MULTILINE)
-    if not found or len(verbs) < 10:
-        raise ExtensionError(f"`mrknee --help` no longer lists its verbs as expected:\n{overview}")
-    return verbs
+def list_commands(overview: str) -> list[str]:
+    """The commands that `mrknee --help` lists, in its order."""
+    _, found, listed = overview.partition("commands (")
+    names = re.findall(r"^ {2,4}([a-z][a-z-]*) {2,}\S", listed, re.MULTILINE)
+    if not found or len(names) < 10:
+        raise ExtensionError(
+            f"`mrknee --help` no longer lists its commands as expected:\n{overview}"
+        )
+    return names
 
 
 def commands() -> str:
-    """One section per verb: what `mrknee VERB --help` prints."""
+    """One section per command: what `mrknee COMMAND --help` prints."""
     overview = run_mrknee("--help")
-    verbs = list_verbs(overview)
+    names = list_commands(overview)
     with ThreadPoolExecutor(2) as pool:
-        helps = list(pool.map(lambda verb: run_mrknee(verb, "--help"), verbs))
+        helps = list(pool.map(lambda name: run_mrknee(name, "--help"), names))
     parts = [f"```text\n{overview.rstrip()}\n```\n"]
-    for verb, text in zip(verbs, helps, strict=True):
-        parts.append(f"## `mrknee {verb}`\n\n```text\n{text.rstrip()}\n```\n")
+    for name, text in zip(names, helps, strict=True):
+        parts.append(f"## `mrknee {name}`\n\n```text\n{text.rstrip()}\n```\n")
     return "\n".join(parts)
 
 

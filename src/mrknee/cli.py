@@ -1,6 +1,6 @@
-"""The command line, `mrknee VERB ...`: selection and execution of a verb.
+"""The command line, `mrknee COMMAND ...`: selection and execution of a command.
 
-`verbs` contains the verbs, `command_line` the parser of their arguments, and `exit_status` the
+`commands` contains them, `command_line` the parser of their arguments, and `exit_status` the
 conversion of errors and signals to exit statuses.
 """
 
@@ -14,11 +14,11 @@ from collections.abc import Sequence
 
 from mrknee import __version__, suggestions
 from mrknee.command_line import Parser, create_parser
+from mrknee.commands import COMMANDS
 from mrknee.errors import SettingsError
 from mrknee.exit_status import interruptible, run_with_status
-from mrknee.verbs import VERBS
 
-__all__ = ["VERBS", "main"]
+__all__ = ["COMMANDS", "main"]
 
 RESUME_ADVICE = {
     "train": "run the same command again with --resume to continue",
@@ -27,28 +27,28 @@ RESUME_ADVICE = {
         "run the same command again to continue",
     ),
 }
-"""Verb -> advice after an interruption by a signal, for verbs that can continue their work."""
+"""Command -> advice after an interruption by a signal, for those that can continue their work."""
 
 RESTART_ADVICE = "no file is incomplete; run the same command again to start over"
-"""The advice for all other verbs."""
+"""The advice for all other commands."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one verb and returns the exit status.
+    """Runs one command and returns the exit status.
 
     Args:
         argv: the arguments after the program's name; `sys.argv[1:]` by default.
     """
-    width = max(map(len, VERBS)) + 2
-    lines = [f"  {n:{width}}{(f.__doc__ or '').splitlines()[0]}" for n, f in VERBS.items()]
+    width = max(map(len, COMMANDS)) + 2
+    lines = [f"  {n:{width}}{(f.__doc__ or '').splitlines()[0]}" for n, f in COMMANDS.items()]
     parser = Parser(
         "mrknee",
         description="Knee MRI exams to one calibrated probability per finding. Research use only.",
-        epilog="\n".join(["verbs (see also mrknee VERB --help):", *lines]),
+        epilog="\n".join(["commands (see also mrknee COMMAND --help):", *lines]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"mrknee {__version__}")
-    parser.add_argument("verb", metavar="VERB", help="one of the verbs below")
+    parser.add_argument("command", metavar="COMMAND", help="one of the commands below")
     parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # characters that the terminal can't display are printed as escapes
@@ -56,26 +56,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     parser.check_options(list(itertools.takewhile(lambda one: one.startswith("-"), arguments)))
     if not arguments:
-        parser.error("a verb is required, such as check, train or predict")
+        parser.error("a command is required, such as check, train or predict")
     parsed = parser.parse_args(arguments)
-    if parsed.verb not in VERBS:
-        similar = suggestions.suggest(parsed.verb, VERBS, suggestions.VERBS)
+    if parsed.command not in COMMANDS:
+        similar = suggestions.suggest(parsed.command, COMMANDS, suggestions.COMMANDS)
         hint = f"; did you mean {similar}?" if similar else ""
-        parser.error(f"no such verb: {parsed.verb}{hint}")
-    return run_with_status(parsed.verb, lambda: _run(parsed.verb, parsed.rest))
+        parser.error(f"no such command: {parsed.command}{hint}")
+    return run_with_status(parsed.command, lambda: _run(parsed.command, parsed.rest))
 
 
-def _run(verb: str, arguments: Sequence[str]) -> int:
-    """Parses a verb's arguments, runs the verb and returns its exit status."""
+def _run(command: str, arguments: Sequence[str]) -> int:
+    """Parses a command's arguments, runs the command and returns its exit status."""
     _check_encoding(arguments)
-    with interruptible(verb, RESUME_ADVICE.get(verb, RESTART_ADVICE)):
-        return VERBS[verb](**_parse_arguments(verb, arguments)) or 0
+    with interruptible(command, RESUME_ADVICE.get(command, RESTART_ADVICE)):
+        return COMMANDS[command](**_parse_arguments(command, arguments)) or 0
 
 
-def _parse_arguments(verb: str, arguments: Sequence[str]) -> dict[str, object]:
-    """Parses the arguments of a verb; returns parameter name -> value."""
-    parser = create_parser(f"mrknee {verb}", VERBS[verb], abbreviated=verb != "train")
-    if verb == "train":  # its options are the settings of a recipe
+def _parse_arguments(command: str, arguments: Sequence[str]) -> dict[str, object]:
+    """Parses the arguments of a command; returns parameter name -> value."""
+    parser = create_parser(f"mrknee {command}", COMMANDS[command], abbreviated=command != "train")
+    if command == "train":  # its options are the settings of a recipe
         from mrknee.training.arguments import train_arguments
 
         return train_arguments(parser, arguments)

@@ -21,16 +21,16 @@ AGAIN_SECONDS = 0.05
 """Delay of an interrupt that Python has dropped: long enough for the finalizer to end."""
 
 
-def run_with_status(verb: str, work: Callable[[], int]) -> int:
-    """Runs a verb and returns the exit status; errors and notes are printed to standard error."""
-    previous, warnings.showwarning = warnings.showwarning, _warning_printer(verb)
+def run_with_status(command: str, work: Callable[[], int]) -> int:
+    """Runs a command and returns the exit status; errors and notes go to standard error."""
+    previous, warnings.showwarning = warnings.showwarning, _warning_printer(command)
     try:
         return work()
     except BrokenPipeError:  # the reader of the output has closed it, as `| head` does
         sys.stderr.close()
         return 0
     except MrkneeError as error:
-        print(f"mrknee {verb}: {error}", file=sys.stderr)
+        print(f"mrknee {command}: {error}", file=sys.stderr)
         return 1
     except OSError as error:  # the system's message: no space left, permission denied, ...
         from mrknee.files import FULL_DISK  # imported here because `--help` doesn't need it
@@ -40,18 +40,18 @@ def run_with_status(verb: str, work: Callable[[], int]) -> int:
         output_error = OutputError(
             error.strerror or str(error), code="system", file=file, advice=advice
         )
-        print(f"mrknee {verb}: {output_error}", file=sys.stderr)
+        print(f"mrknee {command}: {output_error}", file=sys.stderr)
         return 1
     finally:
         warnings.showwarning = previous
 
 
 @contextmanager
-def interruptible(verb: str, advice: str) -> Iterator[None]:
-    """Ends a verb on Ctrl-C or SIGTERM with a one-line message instead of a traceback.
+def interruptible(command: str, advice: str) -> Iterator[None]:
+    """Ends a command on Ctrl-C or SIGTERM with a one-line message instead of a traceback.
 
     Args:
-        verb: the verb's name.
+        command: the command's name.
         advice: how to continue afterwards, printed in the message.
 
     Raises:
@@ -83,7 +83,7 @@ def interruptible(verb: str, advice: str) -> Iterator[None]:
         if in_main_thread:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would give a traceback
         cause = "terminated" if received == signal.SIGTERM else "interrupted"
-        print(f"mrknee {verb}: {cause}; {advice}", file=sys.stderr)
+        print(f"mrknee {command}: {cause}; {advice}", file=sys.stderr)
         sys.exit(128 + received)
     finally:
         sys.unraisablehook = hook
@@ -91,7 +91,7 @@ def interruptible(verb: str, advice: str) -> Iterator[None]:
             signal.signal(signal.SIGTERM, previous)
 
 
-def _warning_printer(verb: str) -> Callable[..., None]:
+def _warning_printer(command: str) -> Callable[..., None]:
     """Returns a `warnings.showwarning` that prints each warning of mrknee as a one-line note.
 
     Warnings of other libraries are shown as before.
@@ -100,7 +100,7 @@ def _warning_printer(verb: str) -> Callable[..., None]:
 
     def show(message: Warning | str, category: type[Warning], *place: Any) -> None:  # noqa: ANN401
         if issubclass(category, MrkneeWarning):
-            print(f"mrknee {verb}: note: {message}", file=sys.stderr)
+            print(f"mrknee {command}: note: {message}", file=sys.stderr)
         else:
             previous(message, category, *place)
 

@@ -1,7 +1,7 @@
-"""The verbs of the command line as functions: train, compare, check, export, validate-maps, ...
+"""The commands as functions: train, compare, check, export, validate-maps, ...
 
-Each function takes paths or objects and returns an object. The other verbs are methods (`predict`,
-`explain`) or functions of other modules (`evaluate`, `make_phantom`).
+Each function takes paths or objects and returns an object. The other commands are methods
+(`predict`, `explain`) or functions of other modules (`evaluate`, `make_phantom`).
 """
 
 from __future__ import annotations

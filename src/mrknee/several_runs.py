@@ -31,13 +31,13 @@ SECONDS_BETWEEN_LOOKS = 2.0
 """Time after which the runs of other processes are looked at again."""
 
 
-def check_folder_contents(out: Path, description: Path, verb: str) -> None:
+def check_folder_contents(out: Path, description: Path, command: str) -> None:
     """Refuses an output folder that contains files but not the one that identifies it.
 
     Args:
         out: the output folder; it may be missing.
         description: the file that identifies the folder.
-        verb: the verb that writes such folders, for the message.
+        command: the command that writes such folders, for the message.
 
     Raises:
         OutputError: there are other files.
@@ -48,7 +48,7 @@ def check_folder_contents(out: Path, description: Path, verb: str) -> None:
             "the folder is not empty",
             code="not-empty",
             file=out,
-            expected=f"a new or empty folder, or the output of an interrupted mrknee {verb}",
+            expected=f"a new or empty folder, or the output of an interrupted mrknee {command}",
             found=", ".join(others[:5]) + (", ..." if len(others) > 5 else ""),
             advice="use another folder",
         )

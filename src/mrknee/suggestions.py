@@ -1,4 +1,4 @@
-"""Suggestions for unknown verbs, options and settings."""
+"""Suggestions for unknown commands, options and settings."""
 
 from __future__ import annotations
 
@@ -95,9 +95,9 @@ OPTIONS: Mapping[str, str] = {
     "subset": "split",
     "workers": "threads",
 }
-"""Names of options in other programs -> options of the other verbs."""
+"""Names of options in other programs -> options of the other commands."""
 
-VERBS: Mapping[str, str] = {
+COMMANDS: Mapping[str, str] = {
     "ablate": "experiment",
     "backbones": "encoders",
     "benchmark": "evaluate",
@@ -130,7 +130,7 @@ VERBS: Mapping[str, str] = {
     "validate": "check",
     "verify": "check",
 }
-"""Names of commands in other programs -> verbs."""
+"""Names of commands in other programs -> ours."""
 
 
 def suggest(name: str, known: Collection[str], synonyms: Mapping[str, str]) -> str | None:

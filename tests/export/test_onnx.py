@@ -360,7 +360,7 @@ for words in json.loads(sys.argv[1]):
 def test_reading_an_exported_model_imports_no_torch(
     exported: tuple[Path, Path], toy: Path, tmp_path: Path, runtime: str
 ) -> None:
-    """In a separate process, each verb that reads models succeeds without loading torch.
+    """In a separate process, each command that reads models succeeds without loading torch.
 
     Nothing is written to the user's home folder, where libraries with telemetry store an
     identifier.
@@ -368,7 +368,7 @@ def test_reading_an_exported_model_imports_no_torch(
     model = str(exported[1])
     paths = tmp_path / "paths.csv"
     paths.write_text("".join(f"{toy}/valid/{plane}/0012.npy\n" for plane in PLANES))
-    outs = [tmp_path / verb for verb in ("predicted", "submitted", "explained")]
+    outs = [tmp_path / command for command in ("predicted", "submitted", "explained")]
     commands = [
         ["predict", model, str(toy), "--out", str(outs[0]), "--threads", "1"],
         ["submit", model, str(paths), str(outs[1])],

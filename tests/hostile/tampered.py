@@ -156,19 +156,19 @@ def read_with(path: Path, exam: Exam) -> Model:
 
 
 def run_verbs(path: Path, data: Path, out: Path, *, export_too: bool = True) -> dict[str, str]:
-    """Runs all verbs that read a model, with one model.
+    """Runs all commands that read a model, with one model.
 
     Args:
         path: a run folder or an exported file.
         data: a data set in MRNet's layout with a split valid.
         out: a folder to write to.
-        export_too: whether to export a run folder that another verb has read.
+        export_too: whether to export a run folder that another command has read.
 
     Returns:
-        Verb -> "read", or "refused" for a MrkneeError.
+        Command -> "read", or "refused" for a MrkneeError.
 
     Raises:
-        BaseException: any other error of a verb.
+        BaseException: any other error of a command.
     """
     exams: Dataset = open_dataset(data, "valid")
     listing = out / "paths.csv"
@@ -178,7 +178,7 @@ def run_verbs(path: Path, data: Path, out: Path, *, export_too: bool = True) -> 
     def predict() -> None:
         load_model(path).predict(exams).write(out / "p.csv")
 
-    verbs: dict[str, Callable[[], object]] = {
+    commands: dict[str, Callable[[], object]] = {
         "predict": predict,
         "submit": lambda: submit(path, listing, out / "s.csv"),
         "explain": lambda: explain_exam(path, data, exams.ids[0], out / "why"),
@@ -189,11 +189,11 @@ def run_verbs(path: Path, data: Path, out: Path, *, export_too: bool = True) -> 
         "export": lambda: export(path, out / "m.onnx"),
     }
     found: dict[str, str] = {}
-    for name, verb in verbs.items():
+    for name, command in commands.items():
         if name == "export" and (path.is_file() or (not export_too and "read" in found.values())):
             continue
         try:
-            verb()
+            command()
             found[name] = "read"
         except MrkneeError:
             found[name] = "refused"

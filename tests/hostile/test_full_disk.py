@@ -83,11 +83,13 @@ SETTINGS = [
 ]
 
 
-@pytest.mark.parametrize("verb", ["predict", "evaluate", "explain", "export", "submit", "compare"])
+@pytest.mark.parametrize(
+    "command", ["predict", "evaluate", "explain", "export", "submit", "compare"]
+)
 def test_existing_results_are_kept(
-    verb: str, trained: Path, disk: Path, capsys: pytest.CaptureFixture[str]
+    command: str, trained: Path, disk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each verb that writes a result: the earlier result is unchanged and nothing was added."""
+    """Each command that writes a result: the earlier result is unchanged and nothing was added."""
     run, data = str(trained / "run"), str(trained / "data")
     table = str(trained / "run" / "predictions-valid.csv")
     exam = sorted((trained / "data" / "valid" / "axial").glob("*.npy"))[0].stem
@@ -103,8 +105,8 @@ def test_existing_results_are_kept(
         "compare": ["compare", table, str(other), data, "--out", str(out)],
         "explain": ["explain", run, data, "--exam", exam, "--out", str(out)],
         "export": ["export", run, "--out", str(out)],
-    }[verb]
-    if verb in ("predict", "submit", "export"):
+    }[command]
+    if command in ("predict", "submit", "export"):
         out.write_text("before")
     else:
         out.mkdir()

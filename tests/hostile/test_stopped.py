@@ -88,7 +88,7 @@ def stopped(
     ],
     ids=["check", "predict", "predict, SIGTERM"],
 )
-def test_an_interrupted_verb_prints_one_line(
+def test_an_interrupted_command_prints_one_line(
     words: list[str], number: signal.Signals, line: str, many: Path
 ) -> None:
     """Status 130 or 143, no traceback, and no output."""
@@ -144,7 +144,7 @@ import sys, mrknee.cli
 def encoders():
     "Interrupted while a dataclass is made."
     exec("import signal; signal.raise_signal({int(number)})")
-mrknee.cli.VERBS["encoders"] = encoders
+mrknee.cli.COMMANDS["encoders"] = encoders
 sys.argv = ["mrknee", "encoders"]
 from mrknee.__main__ import main
 sys.exit(main())

@@ -153,7 +153,7 @@ def test_another_sample_is_refused(tmp_path: Path, text: str) -> None:
 
 def test_sample_and_format_belong_together(data: Path, sample: Path, tmp_path: Path) -> None:
     """`--sample` without `--format rsna2026`, and the reverse, are refused."""
-    from mrknee.verbs import submit
+    from mrknee.commands import submit
 
     alone: list[dict[str, Any]] = [{"sample": sample}, {"format": "rsna2026"}]
     for more in alone:

@@ -126,9 +126,9 @@ def test_the_page_shows_the_slices_that_raise_and_lower_most(
         lowering = re.findall(r"Slice (\d+) lowers the logit most", section)
         assert lowering == [str(s.argmin() + 1) for s in scores if s.min() < 0]
         finding = FINDINGS[row]
-        for find, verb in ((explanation.most_raising, "raises"), (explanation.most_lowering, "lowers")):  # fmt: skip # noqa: E501
+        for find, command in ((explanation.most_raising, "raises"), (explanation.most_lowering, "lowers")):  # fmt: skip # noqa: E501
             plane, index = find(finding)
-            pattern = rf"<h3>(\w+):(?:(?!<h3>).)*Slice (\d+) {verb} the logit most: [+−\d.]+, the most of all series"  # noqa: E501, RUF001
+            pattern = rf"<h3>(\w+):(?:(?!<h3>).)*Slice (\d+) {command} the logit most: [+−\d.]+, the most of all series"  # noqa: E501, RUF001
             assert re.findall(pattern, section, re.S) == [(plane.capitalize(), str(index + 1))]
 
 

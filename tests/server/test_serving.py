@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 
 from mrknee.cli import main
+from mrknee.commands import serve
 from mrknee.inference.model import load_model
 from mrknee.server.arrivals import MAX_PER_ADDRESS
 from mrknee.server.limits import DEFAULT_LIMITS
-from mrknee.verbs import serve
 from tests.hostile.test_full_disk import disk, fill  # noqa: F401  # a fixture
 from tests.processes import run_mrknee
 from tests.server.client import KIND, Served, exam_form, form, random_exam

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from mrknee.command_line import create_parser
+from mrknee.commands import train
 from mrknee.errors import SettingsError
 from mrknee.settings import setting_schemas
 from mrknee.training.arguments import train_arguments
 from mrknee.training.recipe import Recipe, load_recipe
-from mrknee.verbs import train
 
 
 def parse(*arguments: str) -> dict[str, Any]:
@@ -158,6 +158,17 @@ def test_help_lists_every_setting_with_its_default(capsys: pytest.CaptureFixture
         assert f"{section}: " in printed
     assert "a whole number from 1 to 4,096; default: 4" in printed
     assert "default: test_resnet" in printed
+    assert "default: 58.09" in printed
+
+
+def test_help_states_no_default_that_follows_the_encoder(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`default` doesn't state a mean; its encoder's isn't known without importing torch."""
+    with pytest.raises(SystemExit):
+        parse("--help")
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "the mean that the encoder expects. (a number from -10000 to 10000)" in printed
     assert (
         "{max,mean,attention,evidence,evidence_logsumexp,finding_attention,transformer}" in printed
     )

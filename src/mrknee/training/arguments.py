@@ -13,7 +13,7 @@ import yaml
 from mrknee.command_line import Parser
 from mrknee.settings import describe_allowed, setting_schemas
 from mrknee.suggestions import SETTINGS
-from mrknee.training.recipe import Recipe, flat_settings, read_recipe
+from mrknee.training.recipe import FROM_ENCODER, Recipe, flat_settings, read_recipe
 from mrknee.training.recipe_yaml import parse_value
 
 _METAVARS = {"integer": "N", "number": "X"}
@@ -56,7 +56,10 @@ def add_settings(parser: Parser, recipe: str = "default") -> None:
     """
     usage = parser.format_usage().removeprefix("usage: ").strip()
     parser.usage = f"{usage} [--SETTING VALUE ...]"
-    defaults = dict(flat_settings(read_recipe(recipe)[0].to_dict()))
+    chosen, stated = read_recipe(recipe)
+    defaults = dict(flat_settings(chosen.to_dict()))
+    for name in FROM_ENCODER - dict(flat_settings(stated)).keys():
+        del defaults[name]
     groups: dict[str, Any] = {}
     for name, schema in setting_schemas(Recipe).items():
         section = name.rpartition(".")[0]

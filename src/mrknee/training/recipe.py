@@ -402,6 +402,10 @@ class Recipe(Settings):
         return dump(self.to_dict())
 
 
+FROM_ENCODER = frozenset({"preparation.mean", "preparation.sd"})
+"""Settings that follow the encoder unless a recipe states them."""
+
+
 def recipe_names() -> list[str]:
     """Returns the names of the recipes that come with the package."""
     return sorted(file.stem for file in _RECIPES.glob("*.yaml"))
@@ -507,11 +511,12 @@ def with_defaults(saved: Mapping[str, Any]) -> dict[str, Any]:
 
 def _with_encoder_statistics(recipe: Recipe, given: Collection[str]) -> Recipe:
     """Fills in the mean and SD that the encoder expects, unless they are given."""
-    missing = [name for name in ("mean", "sd") if f"preparation.{name}" not in given]
+    missing = [name for name in FROM_ENCODER if name not in given]
     if not missing:
         return recipe
     from mrknee.models.encoders import input_statistics  # it imports torch and timm
 
-    expected = dict(zip(("mean", "sd"), input_statistics(recipe.network.encoder), strict=True))
-    changes = {name: expected[name] for name in missing}
+    mean, sd = input_statistics(recipe.network.encoder)
+    expected = {"preparation.mean": mean, "preparation.sd": sd}
+    changes = {name.removeprefix("preparation."): expected[name] for name in missing}
     return recipe.replace(preparation=recipe.preparation.replace(**changes))

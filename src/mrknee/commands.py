@@ -1,6 +1,6 @@
-"""The verbs of the command line, one function per verb.
+"""The commands of `mrknee`, one function per command.
 
-The parameters of a function are the arguments of the verb (`command_line`), its docstring is the
+The parameters of a function are the arguments of the command (`command_line`), its docstring is the
 help. Everything else is imported inside the functions, so that `--help` is fast.
 """
 
@@ -656,7 +656,7 @@ def train(
     train_run(data, out, chosen, resume=resume)
 
 
-VERBS: dict[str, Callable[..., int | None]] = {
+COMMANDS: dict[str, Callable[..., int | None]] = {
     "phantom": phantom,
     "check": check,
     "import": import_,
@@ -677,24 +677,26 @@ VERBS: dict[str, Callable[..., int | None]] = {
 }
 
 
-def _print_remarks(verb: str, remarks: Mapping[str, Sequence[Remark]], file: Path | None) -> None:
+def _print_remarks(
+    command: str, remarks: Mapping[str, Sequence[Remark]], file: Path | None
+) -> None:
     """Prints to standard error which exams are implausible, and the file with all remarks."""
     from mrknee.errors import legible
     from mrknee.exams.plausibility import summary
 
     if remarks:
-        print(f"mrknee {verb}: warning: {legible(summary(remarks))}", file=sys.stderr)
+        print(f"mrknee {command}: warning: {legible(summary(remarks))}", file=sys.stderr)
         if file is not None:
             print(f"  all remarks: {file}", file=sys.stderr)
 
 
-def _print_unread(verb: str, unread: Sequence[Path]) -> None:
+def _print_unread(command: str, unread: Sequence[Path]) -> None:
     """Prints to standard error which files in the folders of series are not read."""
     from mrknee.errors import legible
     from mrknee.exams.listing import unread_text
 
     if unread:
-        print(f"mrknee {verb}: warning: {legible(unread_text(unread))}", file=sys.stderr)
+        print(f"mrknee {command}: warning: {legible(unread_text(unread))}", file=sys.stderr)
 
 
 def _check_output_folder(out: Path) -> None:
