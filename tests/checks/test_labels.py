@@ -89,9 +89,16 @@ def test_other_files_next_to_the_splits_are_permitted(knees: Path) -> None:
     (knees / "trian-acl.csv").write_text("0000,1\n")
     (knees / "0000.npy").write_text("")
     (knees / "train" / "Axial").mkdir()
+    (knees / "train" / "sides.csv").write_text("")  # as import writes it
     listings, unlisted = listings_of(knees, split_names(knees), MRNET_SERIES)
     assert unlisted == []
     places, problems = check_layout(knees, listings, MRNET_SERIES)
     assert len(places) == 14 * 3
     assert {p.code for p in problems} == {"extra-file"}
-    assert [p.file for p in problems] == ["0000.npy", "trian-acl.csv", "train/Axial"]
+    assert [p.file for p in problems] == [
+        "0000.npy",
+        "trian-acl.csv",
+        "train/Axial",
+        "train/sides.csv",
+    ]
+    assert problems[-1].text.endswith("move it next to the splits")

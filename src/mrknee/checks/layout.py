@@ -263,6 +263,8 @@ def _extra_files(
         for path in _visible(root / split):
             if path not in folders and path.name != SERIES_FILE:
                 text = f"expected only {', '.join(series.names)} in the folder of a split"
+                if path.name in DECLARATIONS:
+                    text = "it is read in the data set's folder only: move it next to the splits"
                 yield Problem("extra-file", text, f"{split}/{path.name}")
         for path in listing.unread:
             if path.parent in folders:
