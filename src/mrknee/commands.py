@@ -511,7 +511,7 @@ def serve(
     max_body_mb: Annotated[int, "maximum size of a request's body, MB"] = 100,
     upload_seconds: Annotated[int, "maximum time to receive a request's body, s"] = 60,
     max_waiting: Annotated[
-        int, "maximum number of uploaded exams that wait or are processed; others get a 503"
+        int, "maximum number of uploads that wait or are processed; others get a 503"
     ] = 8,
     max_connections: Annotated[int, "maximum number of open connections"] = 256,
     import_seconds: Annotated[int, "maximum time to import an uploaded archive of DICOM, s"] = 60,

@@ -90,6 +90,7 @@ def test_other_files_next_to_the_splits_are_permitted(knees: Path) -> None:
     (knees / "0000.npy").write_text("")
     (knees / "train" / "Axial").mkdir()
     (knees / "train" / "sides.csv").write_text("")  # as import writes it
+    (knees / "train" / "import.json").write_text("{}")
     listings, unlisted = listings_of(knees, split_names(knees), MRNET_SERIES)
     assert unlisted == []
     places, problems = check_layout(knees, listings, MRNET_SERIES)

@@ -261,7 +261,7 @@ def _extra_files(
     for split, listing in listings.items():
         folders = series_folders(root / split, series).values()
         for path in _visible(root / split):
-            if path not in folders and path.name != SERIES_FILE:
+            if path not in folders and path.name not in (SERIES_FILE, RECORD):
                 text = f"expected only {', '.join(series.names)} in the folder of a split"
                 if path.name in DECLARATIONS:
                     text = "it is read in the data set's folder only: move it next to the splits"

@@ -152,7 +152,7 @@ KINDS: Mapping[str, Kind] = {
         "warning",
         "a few values lie so far from all others that they are clipped "
         "(docs/reference/plausibility.md)",
-        "look at the stack: hot pixels, metal, or values that stand for padding?",
+        "look at the stack: outlier pixels, metal, or values that stand for padding?",
     ),
     "other-axes": Kind(
         "error",

@@ -154,7 +154,8 @@ class Exam:
             sides: "left" mirrors a right knee, so that it looks like a left one.
 
         Returns:
-            The exam; the warnings that `mrknee import` would print are its remarks.
+            The exam; the warnings that `mrknee import` would print, and what it would report as
+            incomplete or unreadable, are its remarks.
 
         Raises:
             DataError: the source holds no image or more than one study, or the study can't be used.

@@ -27,7 +27,8 @@ class ServiceLimits:
             slices of 256 x 256) has 12 MB in uint8 and 96 MB in float64. The bodies being received
             may together have eight times this size, and the files of an archive ten times.
         upload_seconds: maximum time to receive a body, s.
-        max_waiting: maximum number of received exams: those waiting and the one being processed.
+        max_waiting: maximum number of received exams: those waiting and the one being processed;
+            and, separately, of received uploads to the work list.
         max_connections: maximum number of open connections. A further connection closes the one
             that has waited longest without sending a complete head.
         import_seconds: maximum time to import an archive of DICOM files, s; a study of three series

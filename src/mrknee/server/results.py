@@ -155,7 +155,8 @@ class Results:
                 fault = RequestError(
                     "the model's predictions can't be explained",
                     code="not-explainable",
-                    expected="a model without a transformer over slices",
+                    expected="a model without a transformer over slices, or an ensemble whose "
+                    "members have the same size and crop",
                     advice="GET /api/v1/model states `explainable`",
                 )
                 raise RefusalError(409, fault)
