@@ -5,8 +5,8 @@ uint8 is never changed. Other types follow these rules (for users: `docs/referen
 - Integral values from 0 to 255 are kept: they are bytes stored in a wider type, and the result is
   the same as for uint8.
 - Anything else is scaled linearly from the 0.5th percentile of all pixels (0) to the 99.5th (255),
-  as in `mrknee import`; values outside are clipped. An outlier pixel, or a vessel next to the coil, thus
-  doesn't compress the contrast of all other pixels.
+  as in `mrknee import`; values outside are clipped. An outlier pixel, or a vessel next to the coil,
+  thus doesn't compress the contrast of all other pixels.
 - If both percentiles are equal, as in a stack that is nearly all background, minimum and maximum
   are used instead; a constant stack becomes 0.
 """
