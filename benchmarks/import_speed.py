@@ -1,14 +1,14 @@
-"""Processor time of importing DICOM: mrknee, a plain pydicom loop, dcm2niix, and the floor.
+"""Processor time of importing DICOM: mrknee, a plain pydicom loop, dcm2niix, and reading alone.
 
 python benchmarks/import_speed.py [--studies 12] [--repeats 3] [--rsna FOLDER]
 
 Writes studies of 3 x 30 uncompressed images of 512 x 512 (or reads the studies of FOLDER, in the
 form of RSNA's data set), and converts them in turn, each time in a process of its own:
 
-- floor: every file is read, and its pixels are copied into an array;
-- loop: pydicom, slices sorted by position, 0.5th to 99.5th percentile to 0..255, 256 x 256, .npy;
+- reading: every file is read, and its pixels are copied into an array;
+- pydicom loop: slices sorted by position, 0.5th to 99.5th percentile to 0..255, 256 x 256, .npy;
 - dcm2niix (if it is installed): one NIfTI volume per series, uncompressed;
-- mrknee in one process, and on all cores.
+- mrknee, in one process.
 
 Processor time is user and system time of the process and its children, with its start; it is
 reliable on a machine that does other work, and the ratios more so.
@@ -106,7 +106,7 @@ def _series_folders(source: Path) -> Iterator[list[Path]]:
             yield files
 
 
-def floor(source: Path, _: Path) -> None:
+def reading(source: Path, _: Path) -> None:
     """Reads every file and copies the pixels at its end into an array."""
     import numpy as np
 
@@ -140,21 +140,21 @@ def loop(source: Path, out: Path) -> None:
         np.save(out / f"{number:05d}.npy", np.stack([np.asarray(one) for one in small]))
 
 
-def mrknee_import(source: Path, out: Path, workers: int | None = 1) -> None:
+def mrknee_import(source: Path, out: Path) -> None:
     """`mrknee import`, in one process."""
     from mrknee.sources.clinical.importing import import_exams
 
-    import_exams(source, out / "exams", allow_missing_plane=True, workers=workers)
+    import_exams(source, out / "exams", allow_missing_plane=True, workers=1)
 
 
-def mrknee_rsna(source: Path, out: Path, workers: int | None = 1) -> None:
+def mrknee_rsna(source: Path, out: Path) -> None:
     """`mrknee rsna`, in one process."""
     from mrknee.sources.rsna2026.importing import import_rsna
 
-    import_rsna(source, out / "exams", only="train", size=256, workers=workers)
+    import_rsna(source, out / "exams", only="train", size=256, workers=1)
 
 
-TOOLS = {"floor": floor, "loop": loop, "mrknee": mrknee_import, "rsna": mrknee_rsna}
+TOOLS = {"reading": reading, "loop": loop, "mrknee": mrknee_import, "rsna": mrknee_rsna}
 
 
 def measure(command: Sequence[str]) -> tuple[float, float]:
@@ -181,12 +181,11 @@ def main() -> int:
     parser.add_argument("--studies", type=int, default=12)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--rsna", type=Path, default=None)
-    parser.add_argument("--tool", nargs=4, metavar=("NAME", "WORKERS", "SRC", "OUT"))
+    parser.add_argument("--tool", nargs=3, metavar=("NAME", "SRC", "OUT"))
     given = parser.parse_args()
     if given.tool:
-        name, workers, source, out = given.tool
-        options = {} if name in ("floor", "loop") else {"workers": int(workers) or None}
-        TOOLS[name](Path(source), Path(out), **options)
+        name, source, out = given.tool
+        TOOLS[name](Path(source), Path(out))
         return 0
     with tempfile.TemporaryDirectory(prefix="import-speed-") as temporary:
         work = Path(temporary)
@@ -198,13 +197,10 @@ def main() -> int:
         out = work / "out"
         tool = [sys.executable, __file__, "--tool"]
         commands = {
-            "floor": [*tool, "floor", "1", str(images), str(out)],
-            "pydicom loop": [*tool, "loop", "1", str(images), str(out)],
-            f"mrknee {'rsna' if given.rsna else 'import'}, one process": [
-                *(*tool, ours, "1", str(ours_source), str(out))
-            ],
-            f"mrknee {'rsna' if given.rsna else 'import'}, all cores": [
-                *(*tool, ours, "0", str(ours_source), str(out))
+            "reading alone": [*tool, "reading", str(images), str(out)],
+            "pydicom loop": [*tool, "loop", str(images), str(out)],
+            f"mrknee {'rsna' if given.rsna else 'import'}": [
+                *(*tool, ours, str(ours_source), str(out))
             ],
         }
         if shutil.which("dcm2niix"):
@@ -217,7 +213,7 @@ def main() -> int:
                 shutil.rmtree(out)
         base = statistics.median(cpu for cpu, _ in times["pydicom loop"])
         print(f"{files} images; medians of {given.repeats}")
-        print(f"{'':30}{'CPU s':>8}{'ms/image':>10}{'of the loop':>13}{'wall s':>8}")
+        print(f"{'':30}{'CPU s':>8}{'ms/image':>10}{'to the loop':>13}{'wall s':>8}")
         for name, found in times.items():
             cpu, wall = (statistics.median(one) for one in zip(*found, strict=True))
             ms = cpu / files * 1000

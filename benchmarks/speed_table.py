@@ -20,7 +20,7 @@ def rounded(figure: float) -> str:
 
 
 def lines(row: dict[str, Any]) -> Iterator[str]:
-    """Yields one line per side: median, range, times as fast, fraction of the floor."""
+    """Yields one line per side: median, range, ratio to the reference, share of the limit."""
     for side, figure in row["figures"].items():
         low, high = row["spread"][side]
         base = row["figures"].get(REFERENCE)
@@ -40,7 +40,9 @@ def main() -> None:
     peaks = ", ".join(f"{kind} {peak / 1e9:.0f}" for kind, peak in result["peaks"].items())
     print(f"{machine['processor']}, {machine['cores']} cores; Python {machine['python']}, {known}.")
     print(f"Peaks in Gop/s: {peaks}; copying {result['bandwidth'] / 1e9:.1f} GB/s.\n")
-    print("| what | side | seconds, median | lowest to highest | times as good | of the floor |")
+    print(
+        "| what | side | seconds, median | lowest to highest | ratio to the reference | share of the theoretical limit |"
+    )
     print("| --- | --- | --- | --- | --- | --- |")
     for row in result["rows"]:
         print("\n".join(lines(row)))
