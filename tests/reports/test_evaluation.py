@@ -260,11 +260,12 @@ def test_a_member_of_an_ensemble_without_a_split_leaves_the_overlap_unknown(
 ) -> None:
     """Its training exams could be among those that are scored."""
     data, run, predictions = write_model_case(tmp_path)
+    (run / "split.csv").write_text("exam,part\nk1,train\n")
     other = tmp_path / "other"
     shutil.copytree(run, other)
     known = gather(str(predictions), data, model=(run, other)).model
     assert known is not None
-    assert known.shared is not None
+    assert known.shared == {"train": 0}
     (other / "split.csv").unlink()
     found = gather(str(predictions), data, model=(run, other)).model
     assert found is not None

@@ -288,15 +288,12 @@ def _model_facts(
 
     predictor = load_model(model)
     refuse_other_model(predictor, table, exams)
-    parts = _parts_of_all(paths_of(model))
     facts = ModelFacts(
         name_of(model),
         predictor.provenance,
         predictor.decisions.calibration,
         predictor.decisions.operating_points,
-        None
-        if parts is None
-        else {part: len(ids.intersection(table.ids)) for part, ids in parts.items()},
+        _shared(paths_of(model), table.ids),
         predictor.explainable,
     )
     failures = _failures(table, labels, facts.operating_points)
@@ -305,20 +302,20 @@ def _model_facts(
     return facts, failures
 
 
-def _parts_of_all(models: Sequence[Path]) -> Mapping[str, frozenset[str]] | None:
-    """Returns part of the training -> ids of its exams in any of the models.
+def _shared(models: Sequence[Path], ids: Sequence[str]) -> Mapping[str, int] | None:
+    """Returns part of the training -> number of these exams in that part of any of the models.
 
-    None if that is not known of all models: exams of the others could be among those scored.
+    None if no exam is known to be, and that is not known of all models.
     """
-    known = []
-    for model in models:
-        parts = RunFolder.containing(model).read_split()
-        if parts is None:
-            return None
-        known.append(parts)
+    splits = [RunFolder.containing(model).read_split() for model in models]
+    known = [parts for parts in splits if parts is not None]
     names = dict.fromkeys(part for parts in known for part in parts)
     nothing: frozenset[str] = frozenset()
-    return {part: nothing.union(*(parts.get(part, ()) for parts in known)) for part in names}
+    counts = {
+        part: len(nothing.union(*(parts.get(part, ()) for parts in known)).intersection(ids))
+        for part in names
+    }
+    return counts if len(known) == len(splits) or any(counts.values()) else None
 
 
 def _failures(
