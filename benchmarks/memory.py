@@ -186,22 +186,22 @@ def child(what: str, data: Path, out: Path) -> None:
     The tasks `read MODEL` (a file or folder in `out`) and `train small|reference` are mrknee's;
     `read` and `train` without a name are those of the published loop.
     """
-    verb, _, name = what.partition(" ")
-    if verb == "recipe":
+    action, _, name = what.partition(" ")
+    if action == "recipe":
         print(json.dumps(train_recipe(name, data)))
         return
     if not name:
         from reference_loop import ReferenceExams, ReferenceLoop, ReferenceNetwork
         from torch import ones
 
-        exams = {"read": "valid", "train": "train"}[verb]
+        exams = {"read": "valid", "train": "train"}[action]
         loop = ReferenceLoop(ReferenceNetwork(), ones(len(FINDINGS)))
-        folder = ReferenceExams(data, exams, augment=verb == "train", size=256, crop=224)
-        if verb == "train":
+        folder = ReferenceExams(data, exams, augment=action == "train", size=256, crop=224)
+        if action == "train":
             loop.train(folder)
         else:
             loop.evaluate(folder)
-    elif verb == "read":
+    elif action == "read":
         from mrknee.exams import open_dataset
         from mrknee.inference.model import load_model
 

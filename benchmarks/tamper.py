@@ -38,7 +38,7 @@ from tests.export.test_onnx import make_run
 from tests.hostile.tampered import (
     body_of,
     read_with,
-    run_verbs,
+    run_commands,
     tampered,
     write_description,
     write_metadata,
@@ -71,7 +71,7 @@ def main() -> int:
         rng.shuffle(cases)
         half = time.monotonic() + given.seconds / 2
         print(f"{len(cases)} tampered descriptions, seed {given.seed}", flush=True)
-        faults = _try_verbs(cases, data, root / "out", half)
+        faults = _try_commands(cases, data, root / "out", half)
         faults += _flip(root / "model.onnx", rng, half + given.seconds / 2)
     return 1 if faults else 0
 
@@ -97,7 +97,7 @@ def _cases(run: Path, file: Path) -> list[Case]:
     return cases
 
 
-def _try_verbs(cases: list[Case], data: Path, out: Path, until: float) -> int:
+def _try_commands(cases: list[Case], data: Path, out: Path, until: float) -> int:
     out.mkdir()
     counts: Counter[str] = Counter()
     faults = tried = 0
@@ -108,7 +108,7 @@ def _try_verbs(cases: list[Case], data: Path, out: Path, until: float) -> int:
         quiet = io.StringIO()
         try:
             with contextlib.redirect_stderr(quiet), contextlib.redirect_stdout(quiet):
-                found = run_verbs(write(), data, out, export_too=tried % EXPORTED == 0)
+                found = run_commands(write(), data, out, export_too=tried % EXPORTED == 0)
             counts.update(f"{command} {what}" for command, what in found.items())
         except BaseException:
             faults += 1

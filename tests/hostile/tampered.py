@@ -155,7 +155,7 @@ def read_with(path: Path, exam: Exam) -> Model:
     return model
 
 
-def run_verbs(path: Path, data: Path, out: Path, *, export_too: bool = True) -> dict[str, str]:
+def run_commands(path: Path, data: Path, out: Path, *, export_too: bool = True) -> dict[str, str]:
     """Runs all commands that read a model, with one model.
 
     Args:

@@ -206,7 +206,7 @@ def test_slices_that_the_network_does_not_read_are_not_named() -> None:
     native[[1, 4]] = np.array([-0.25, -0.5], np.float32)[:, None, None]
     few = SEEN_WHOLE.replace(read_slices=2)
     explanation = replace(explanation_of({Plane.AXIAL: native}), preparation=few)
-    assert explanation.read("axial") == [1, 4]
+    assert explanation.slices_read("axial") == [1, 4]
     assert explanation.most_raising("acl") == ("axial", 1)
     assert explanation.most_lowering("acl") == ("axial", 4)
     assert slice_in_words(explanation, "acl", raising=True) == "lowered least by axial slice 2 of 6"

@@ -315,10 +315,10 @@ class Explanation:
         Returns:
             Index of the slice; the first of equal slices.
         """
-        read = self.read(series)
+        read = self.slices_read(series)
         return read[int((sign * self.slice_scores(series)[row, read]).argmax())]
 
-    def read(self, series: str) -> list[int]:
+    def slices_read(self, series: str) -> list[int]:
         """Returns the indices of the slices of a series that the network reads."""
         return self.preparation.slices_read(self.shapes[series][0])
 

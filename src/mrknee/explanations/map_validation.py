@@ -251,8 +251,8 @@ def localise_exam(made: Explanation, finding: str, masks: Masks) -> dict[str, Lo
         those in which it sees no pixel of the lesion.
     """
     seen = {name: made.seen(name) for name in masks}
-    heats = {name: made.heat(name, finding)[made.read(name)] for name in masks}
-    lesions = {name: mask[made.read(name)] for name, mask in masks.items()}
+    heats = {name: made.heat(name, finding)[made.slices_read(name)] for name in masks}
+    lesions = {name: mask[made.slices_read(name)] for name, mask in masks.items()}
     found = {}
     for where in (*masks, TOGETHER):
         names = list(masks) if where == TOGETHER else [where]

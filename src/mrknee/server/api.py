@@ -444,9 +444,10 @@ def _add_notes(router: APIRouter, room: ReadingRoom) -> None:
         if given.slice is not None and given.slice.series not in entry.series:
             raise _parameter("slice", ", ".join(entry.series), given.slice.series)
         if given.slice is not None:
-            stack = (await room.reader.read(entry)).exam.stacks.get(given.slice.series, ())
-            if given.slice.index >= len(stack):
-                expected = f"a number from 0 to {len(stack) - 1}"
+            read = await room.reader.read(entry)
+            slices = len(read.exam.stacks.get(given.slice.series, ()))
+            if given.slice.index >= slices:
+                expected = f"a number from 0 to {slices - 1}"
                 raise _parameter("slice", expected, str(given.slice.index))
         marked = (None, None) if given.slice is None else (given.slice.series, given.slice.index)
         return _reader_note(
